@@ -1,0 +1,3 @@
+"""vistune: visual instruction tuning, whole."""
+
+__version__ = "0.1.0"

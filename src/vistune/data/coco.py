@@ -1,0 +1,203 @@
+"""COCO captions and instances -> annotated images -> the text that a text-only teacher sees.
+
+The symbolic context follows the paper (Sec. 3; FACTS of the recipe in docs/recipe.md): captions, one a
+line, and boxes as ``category: [x1, y1, x2, y2]`` with corners as shares of width and height.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vistune.data.images import find_flaw
+from vistune.errors import Problem, VistuneError
+
+_ROUNDING = 1.0  # pixels by which a box may stick out before it counts as wrong
+
+
+@dataclass(frozen=True)
+class Box:
+    """A named rectangle; ``corners`` = (x1, y1, x2, y2) as shares of width and height, 0 to 1."""
+
+    category: str
+    corners: tuple[float, float, float, float]
+
+    @property
+    def center(self) -> tuple[float, float]:
+        x1, y1, x2, y2 = self.corners
+        return (x1 + x2) / 2, (y1 + y2) / 2
+
+    @property
+    def area(self) -> float:
+        x1, y1, x2, y2 = self.corners
+        return (x2 - x1) * (y2 - y1)
+
+    def line(self) -> str:
+        """``fire hydrant: [0.326, 0.612, 0.426, 0.72]``: at most three decimals, no trailing zeros."""
+        return f"{self.category}: [{', '.join(_short(value) for value in self.corners)}]"
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    id: str
+    file: str  # relative to the folder of images
+    captions: tuple[str, ...]
+    boxes: tuple[Box, ...]
+
+    def context(self, with_boxes: bool = True) -> str:
+        """What a teacher sees of this image: captions, then (after a blank line) boxes."""
+        blocks = ["\n".join(self.captions)]
+        if with_boxes and self.boxes:
+            blocks.append("\n".join(box.line() for box in self.boxes))
+        return "\n\n".join(block for block in blocks if block)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    images: list[AnnotatedImage]
+    categories: tuple[str, ...]
+    problems: list[Problem]
+
+
+def load_coco(captions: Path | None, instances: Path | None, images: Path) -> Annotations:
+    """Read COCO's two files into annotated images, in the order of their ids.
+
+    Records that cannot be used (a box outside its picture or without area, an annotation of an unknown
+    image, a picture that is missing, truncated or no picture) are set aside as problems.
+
+    Raises:
+        VistuneError: a file is missing or is not COCO's format, or nothing usable is left.
+    """
+    if captions is None and instances is None:
+        raise VistuneError("Neither captions nor instances were given. Pass --captions, --instances or both.")
+    if not images.is_dir():
+        raise VistuneError(f"{images}: no such folder of images.")
+    problems: list[Problem] = []
+    known: dict[int, dict[str, Any]] = {}
+    texts: dict[int, list[str]] = defaultdict(list)
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    categories: tuple[str, ...] = ()
+    if captions is not None:
+        for image_id, text in _read_captions(captions, known, problems):
+            texts[image_id].append(text)
+    if instances is not None:
+        categories, pairs = _read_instances(instances, known, problems)
+        for image_id, box in pairs:
+            boxes[image_id].append(box)
+    usable = []
+    for image_id in sorted(known):
+        if not texts[image_id] and not boxes[image_id]:
+            problems.append(Problem(known[image_id]["file_name"], "image without annotation"))
+            continue
+        if flaw := find_flaw(images / known[image_id]["file_name"]):
+            problems.append(Problem(known[image_id]["file_name"], flaw.reason, flaw.detail))
+            continue
+        file = known[image_id]["file_name"]
+        usable.append(AnnotatedImage(str(image_id), file, tuple(texts[image_id]), tuple(boxes[image_id])))
+    if not usable:
+        source = captions or instances
+        raise VistuneError(f"{source}: no usable image is left of {len(known)}. {_first(problems)}")
+    return Annotations(usable, categories, problems)
+
+
+def _read_captions(
+    path: Path, known: dict[int, dict[str, Any]], problems: list[Problem]
+) -> Iterator[tuple[int, str]]:
+    content = _read_json(path, ("images", "annotations"))
+    known.update(_read_images(path, content))
+    for number, record in enumerate(content["annotations"]):
+        place = f"{path}: annotations[{number}]"
+        if "caption" not in record or "image_id" not in record:
+            raise VistuneError(f"{place}: expected `image_id` and `caption`, found {sorted(record)}.")
+        text = " ".join(str(record["caption"]).split())
+        if record["image_id"] not in known:
+            problems.append(Problem(place, "annotation of an unknown image", str(record["image_id"])))
+        elif not text:
+            problems.append(Problem(place, "empty caption"))
+        else:
+            yield record["image_id"], text
+
+
+def _read_instances(
+    path: Path, known: dict[int, dict[str, Any]], problems: list[Problem]
+) -> tuple[tuple[str, ...], Iterator[tuple[int, Box]]]:
+    content = _read_json(path, ("images", "annotations", "categories"))
+    known.update(_read_images(path, content))
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+
+    def boxes() -> Iterator[tuple[int, Box]]:
+        for number, record in enumerate(content["annotations"]):
+            place = f"{path}: annotations[{number}]"
+            if not {"bbox", "category_id", "image_id"} <= record.keys():
+                raise VistuneError(
+                    f"{place}: expected `bbox`, `category_id` and `image_id`, found {sorted(record)}."
+                )
+            if record["image_id"] not in known:
+                problems.append(Problem(place, "annotation of an unknown image", str(record["image_id"])))
+            elif record["category_id"] not in names:
+                problems.append(Problem(place, "unknown category", str(record["category_id"])))
+            else:
+                box = _to_box(names[record["category_id"]], record["bbox"], known[record["image_id"]])
+                if isinstance(box, Box):
+                    yield record["image_id"], box
+                else:
+                    problems.append(Problem(place, box, f"bbox {record['bbox']}"))
+
+    return tuple(names.values()), boxes()
+
+
+def _to_box(category: str, bbox: Any, image: dict[str, Any]) -> Box | str:
+    """The normalised box, or the reason why there is none."""
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(v, int | float) for v in bbox)):
+        return "box is not [x, y, w, h]"
+    x, y, box_width, box_height = bbox
+    width, height = image["width"], image["height"]
+    if box_width <= 0 or box_height <= 0:
+        return "box without area"
+    if min(x, y) < -_ROUNDING or x + box_width > width + _ROUNDING or y + box_height > height + _ROUNDING:
+        return "box outside its picture"
+    corners = (x / width, y / height, (x + box_width) / width, (y + box_height) / height)
+    return Box(category, tuple(min(max(value, 0.0), 1.0) for value in corners))  # type: ignore[arg-type]
+
+
+def _read_images(path: Path, content: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    images = {}
+    for number, record in enumerate(content["images"]):
+        if not {"id", "file_name", "width", "height"} <= record.keys():
+            raise VistuneError(
+                f"{path}: images[{number}]: expected `id`, `file_name`, `width` and `height`, "
+                f"found {sorted(record)}."
+            )
+        if min(record["width"], record["height"]) <= 0:
+            raise VistuneError(f"{path}: images[{number}]: width and height must be positive.")
+        images[record["id"]] = record
+    return images
+
+
+def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VistuneError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise VistuneError(f"{path}: not UTF-8 text (byte {error.start}).") from error
+    except json.JSONDecodeError as error:
+        raise VistuneError(
+            f"{path}: line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})."
+        ) from error
+    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        raise VistuneError(f"{path}: expected COCO's format; the list `{missing[0]}` is missing.")
+    return content
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _first(problems: list[Problem]) -> str:
+    return f"First problem: {problems[0].place}: {problems[0].reason}." if problems else ""

@@ -1,0 +1,110 @@
+"""The offline teacher's three kinds of writing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import yaml
+
+from vistune.data.coco import Box
+from vistune.data.regions import region_name
+from vistune.data.reply import format_pairs
+from vistune.data.scripted.questions import definite_questions
+from vistune.data.scripted.scene_text import SceneText
+from vistune.data.teacher import TeacherRequest
+from vistune.data.wording import counted, is_are, listed, sentence, with_article
+
+_MOST_PLACED = 5  # things whose place a description tells
+_SIZES = ((0.25, "large"), (0.05, ""), (0.0, "small"))  # least share of the picture, and what it is called
+
+
+@dataclass(frozen=True)
+class _Situation:
+    need: int
+    signs: frozenset[str]
+    question: str
+    answer: str
+
+
+@cache
+def _situations() -> tuple[_Situation, ...]:
+    text = resources.files(__package__).joinpath("situations.yaml").read_text(encoding="utf-8")
+    rows = yaml.safe_load(text)["situations"]
+    return tuple(_Situation(r["need"], frozenset(r["signs"]), r["question"], r["answer"]) for r in rows)
+
+
+class OfflineTeacher:
+    """Rules instead of an LLM: the same request always gets the same reply.
+
+    Args:
+        categories: names of all the things that pictures of this data set may show.
+    """
+
+    name = "offline"
+
+    def __init__(self, categories: Sequence[str]) -> None:
+        self._categories = tuple(sorted(categories))
+
+    async def write(self, request: TeacherRequest) -> str:
+        return self.reply(request)
+
+    def reply(self, request: TeacherRequest) -> str:
+        """The reply itself; nothing is waited for."""
+        scene = SceneText.parse(request.context)
+        rng = random.Random(f"offline teacher/{request.type}/{request.seed}")
+        if request.type == "detail":
+            return _describe(scene)
+        if request.type == "reasoning":
+            return format_pairs([_argue(scene)])
+        return format_pairs(self._converse(scene, rng))
+
+    def _converse(self, scene: SceneText, rng: random.Random) -> list[tuple[str, str]]:
+        asked = definite_questions(scene, self._categories, rng)
+        if not asked:
+            return [("What can be seen here?", sentence(_gist(scene)))]
+        return [(item.question, item.answer) for item in asked]
+
+
+def _describe(scene: SceneText) -> str:
+    """A detailed description: what there is, where the largest things are, how they lie to each other."""
+    if not scene.boxes:
+        return " ".join(sentence(caption) for caption in scene.captions[:3])
+    things = listed([counted(name, count) for name, count in scene.counts.items()])
+    sentences = [f"the picture shows {things}"]
+    if gist := _gist(scene):
+        sentences.append(gist)
+    placed = sorted(scene.boxes, key=lambda box: (-box.area, box.category))[:_MOST_PLACED]
+    sentences += [_place(box, scene) for box in sorted(placed, key=lambda box: (box.category, box.corners))]
+    return " ".join(sentence(text) for text in sentences)
+
+
+def _gist(scene: SceneText) -> str:
+    """The longest caption: it tells most."""
+    return max(scene.captions, key=lambda text: (len(text.split()), text), default="")
+
+
+def _place(box: Box, scene: SceneText) -> str:
+    size = next(word for least, word in _SIZES if box.area >= least)
+    name = f"{size} {box.category}".strip()
+    subject = f"the {name}" if scene.counts[box.category] == 1 else with_article(name)
+    return f"{subject} is {region_name(*box.center)}"
+
+
+def _argue(scene: SceneText) -> tuple[str, str]:
+    """A question that needs a conclusion, and the argued answer."""
+    for situation in _situations():
+        found = [name for name in scene.counts if name in situation.signs]
+        if len(found) >= situation.need:
+            signs = listed([counted(name, scene.counts[name]) for name in found])
+            verb = is_are(sum(scene.counts[name] for name in found))
+            return situation.question, situation.answer.format(
+                Signs=signs[:1].upper() + signs[1:], are=verb
+            )
+    gist = sentence(_gist(scene))
+    return "What is this picture probably about?", (
+        f"{gist} Nothing else stands out, so this is probably what the picture is about."
+    )

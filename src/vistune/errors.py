@@ -1,0 +1,33 @@
+"""What a user is told when something is wrong: one exception for what stops a run, one record for what doesn't."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+class VistuneError(Exception):
+    """A problem the user can mend. The message names the place, what was found, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One piece of input that was set aside, and why."""
+
+    place: str  # a file and line, an image's name, a record's id
+    reason: str  # a fixed phrase, so that problems can be counted by it
+    detail: str = ""
+
+
+def count_by_reason(problems: Iterable[Problem]) -> dict[str, int]:
+    """How often each reason occurs, most frequent first."""
+    return dict(Counter(problem.reason for problem in problems).most_common())
+
+
+def write_problems(path: Path, problems: Iterable[Problem]) -> None:
+    """Write one JSON line for each problem; the file is there even when it is empty."""
+    lines = [json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
+    path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,78 @@
+"""One evaluation: answers with the picture, answers without it, and the scores of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vistune import __version__
+from vistune.data.samples import read_conversations
+from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
+from vistune.data.images import find_flaw
+from vistune.evaluate.answer import MAX_NEW_TOKENS, Answer, Question, answer_all, questions_of
+from vistune.evaluate.exact import accuracy, accuracy_by_kind
+from vistune.model.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers in the order of the questions, seeing and blind, and their scores."""
+
+    answers: list[Answer]
+    blind: list[Answer]
+    scores: dict[str, Any]
+
+
+def evaluate(
+    checkpoint_name: str | Path, data: Path, images: Path, out: Path, limit: int | None = None
+) -> Evaluation:
+    """Ask the questions of ``data`` with and without their pictures; resumes where it was interrupted.
+
+    Writes ``answers.jsonl``, ``answers_blind.jsonl``, ``set_aside.jsonl`` and ``scores.json`` into ``out``.
+
+    Raises:
+        VistuneError: ``out`` holds another evaluation, or no question is left.
+    """
+    conversations, problems = read_conversations(data)
+    questions = _usable(questions_of(conversations), images, problems)[:limit]
+    if not questions:
+        raise VistuneError(f"{data}: no question about a usable picture is left.")
+    _claim(out, {"checkpoint": str(checkpoint_name), "data": str(data), "images": str(images), "limit": limit})
+    checkpoint = load_checkpoint(checkpoint_name)
+    answers = answer_all(checkpoint, questions, images, out / "answers.jsonl")
+    blind = answer_all(checkpoint, questions, None, out / "answers_blind.jsonl")
+    write_problems(out / "set_aside.jsonl", problems)
+    scores = {
+        "accuracy": asdict(accuracy(answers)),
+        "accuracy_by_kind": {kind: asdict(value) for kind, value in accuracy_by_kind(answers).items()},
+        "blind_accuracy": asdict(accuracy(blind)),
+        "blind_accuracy_by_kind": {kind: asdict(value) for kind, value in accuracy_by_kind(blind).items()},
+        "pictures": len({question.image for question in questions}),
+        "set_aside": count_by_reason(problems),
+        "template": checkpoint.recipe.template,
+        "decoding": {"strategy": "greedy", "max_new_tokens": MAX_NEW_TOKENS},
+        "vistune": __version__,
+    }
+    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    return Evaluation(answers, blind, scores)
+
+
+def _usable(questions: Sequence[Question], images: Path, problems: list[Problem]) -> list[Question]:
+    """The questions whose picture can be decoded; the others' pictures become problems."""
+    flaws = {file: find_flaw(images / file) for file in sorted({question.image for question in questions})}
+    problems += [Problem(file, flaw.reason, flaw.detail) for file, flaw in flaws.items() if flaw]
+    return [question for question in questions if not flaws[question.image]]
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Make ``out`` this evaluation's folder, or find that it is already."""
+    path = out / "evaluation.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise VistuneError(f"{out}: holds another evaluation. Choose another --out, or remove it first.")
+    if not path.exists() and out.exists() and any(out.iterdir()):
+        raise VistuneError(f"{out}: the folder is not empty. Choose another --out, or remove it first.")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

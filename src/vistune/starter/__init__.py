@@ -1,0 +1,1 @@
+"""How the embedded starter parts are made: a small vision encoder and a small LLM, from seeds."""
