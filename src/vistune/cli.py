@@ -134,7 +134,8 @@ def quickstart(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the starter recipe.")] = None,
 ) -> None:
     """Run all steps on the sample world: world, generate, train, evaluate, report."""
-    from vistune.quickstart import FULL, Size, quickstart as run
+    from vistune.quickstart import FULL, Size
+    from vistune.quickstart import quickstart as run
     from vistune.recipe import load_recipe
 
     size = Size(images or FULL.train, FULL.val if val is None else val)

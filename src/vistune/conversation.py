@@ -126,6 +126,4 @@ def _turn_from_json(turn: Any, number: int, files: list[str]) -> Turn:
 def questions_and_answers(conversation: Conversation) -> Sequence[tuple[str, str]]:
     """Pairs of question and answer, as plain words."""
     turns = conversation.turns
-    return [
-        (question.text, answer.text) for question, answer in zip(turns[::2], turns[1::2], strict=True)
-    ]
+    return [(question.text, answer.text) for question, answer in zip(turns[::2], turns[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""What a user is told when something is wrong: one exception for what stops a run, one record for what doesn't."""
+"""What a user is told when something is wrong: an exception for what stops a run, a record for the rest."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vistune import __version__
-from vistune.errors import VistuneError
+from vistune.folders import claim
 from vistune.progress import say
 from vistune.recipe import Recipe
 
@@ -44,7 +44,9 @@ def quickstart(out: Path, seed: int, recipe: Recipe, size: Size = FULL) -> dict[
         VistuneError: ``out`` holds something else.
     """
     recipe = recipe.model_copy(update={"seed": seed})
-    _claim(out, {"seed": seed, "size": vars(size), "recipe": recipe.model_dump(mode="json")})
+    claim(
+        out, "quickstart.json", {"seed": seed, "size": vars(size), "recipe": recipe.model_dump(mode="json")}
+    )
     if (out / "metrics.json").exists():
         say(f"{out}: this run is already finished.")
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -141,15 +143,3 @@ def _report(out: Path, recipe: Recipe, metrics: dict[str, Any]) -> None:
     from vistune.evaluate.report import write_report
 
     write_report(out, recipe, metrics)
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    path = out / "quickstart.json"
-    if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != settings:
-            raise VistuneError(f"{out}: holds a run with other settings. Choose another --out, or remove it first.")
-    elif out.exists() and any(out.iterdir()):
-        raise VistuneError(f"{out}: the folder is not empty. Choose another --out, or remove it first.")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """COCO captions and instances -> annotated images -> the text that a text-only teacher sees.
 
-The symbolic context follows the paper (Sec. 3; FACTS of the recipe in docs/recipe.md): captions, one a
-line, and boxes as ``category: [x1, y1, x2, y2]`` with corners as shares of width and height.
+The symbolic context follows the paper (Sec. 3, Table 1): captions, one a line, a blank line, and boxes as
+``category: [x1, y1, x2, y2]`` with corners as shares of width and height.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _to_box(category: str, bbox: Any, image: dict[str, Any]) -> Box | str:
     if min(x, y) < -_ROUNDING or x + box_width > width + _ROUNDING or y + box_height > height + _ROUNDING:
         return "box outside its picture"
     corners = (x / width, y / height, (x + box_width) / width, (y + box_height) / height)
-    return Box(category, tuple(min(max(value, 0.0), 1.0) for value in corners))  # type: ignore[arg-type]
+    return Box(category, tuple(min(max(value, 0.0), 1.0) for value in corners))
 
 
 def _read_images(path: Path, content: dict[str, Any]) -> dict[int, dict[str, Any]]:

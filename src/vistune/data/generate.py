@@ -18,6 +18,7 @@ from vistune.data.coco import AnnotatedImage, Annotations
 from vistune.data.reply import ReplyError, parse_pairs, parse_prose
 from vistune.data.teacher import SAMPLE_TYPES, SampleType, Teacher, TeacherRequest
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
+from vistune.folders import refuse_used
 from vistune.progress import meter
 
 ALIGNMENT = "alignment"  # stage 1: one record for each caption
@@ -38,19 +39,19 @@ def generate(annotations: Annotations, teacher: Teacher, out: Path, seed: int) -
     Raises:
         VistuneError: ``out`` already holds data, or no sample at all could be made.
     """
-    if (out / "provenance.json").exists():
-        raise VistuneError(f"{out}: already holds generated data. Choose another --out, or remove it first.")
+    refuse_used(out)
     out.mkdir(parents=True, exist_ok=True)
     problems = list(annotations.problems)
     samples = asyncio.run(_write_all(annotations.images, teacher, seed, problems))
     if not any(samples.values()):
-        raise VistuneError(f"{out}: no sample could be made; see {problems[-1].place}: {problems[-1].reason}.")
-    files: dict[str, list[Conversation]] = {**samples, ALIGNMENT: _alignment(annotations.images, seed)}
+        raise VistuneError(
+            f"{out}: no sample could be made; see {problems[-1].place}: {problems[-1].reason}."
+        )
+    files: dict[str, list[Conversation]] = {ALIGNMENT: _alignment(annotations.images, seed)}
+    files.update((str(kind), conversations) for kind, conversations in samples.items())
     for name, conversations in files.items():
         records = [to_json(conversation) for conversation in conversations]
-        (out / f"{name}.json").write_text(
-            json.dumps(records, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
+        (out / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=1), encoding="utf-8")
     write_problems(out / "set_aside.jsonl", problems)
     result = Generated(
         {name: len(conversations) for name, conversations in files.items()}, count_by_reason(problems)

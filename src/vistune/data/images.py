@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -73,7 +75,8 @@ class Preprocessor:
     def normalise(self, square: np.ndarray) -> np.ndarray:
         """8-bit [size, size, 3] -> float32 [3, size, size]."""
         pixels = square.astype(np.float32) / np.float32(255.0)
-        scaled = (pixels - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
+        scaled = (pixels - mean) / std
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
     def square(self, picture: Image.Image) -> Image.Image:
@@ -85,7 +88,7 @@ class Preprocessor:
         left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
         return picture.crop((left, top, left + self.size, top + self.size))
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Any]:
         """The content of ``preprocessor_config.json``."""
         return {
             "image_processor_type": "CLIPImageProcessor",
@@ -102,9 +105,14 @@ class Preprocessor:
             "image_std": list(self.std),
         }
 
+    def save(self, folder: Path) -> None:
+        """Write ``folder/preprocessor_config.json``."""
+        text = json.dumps(self.config(), indent=2) + "\n"
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
     @classmethod
-    def from_config(cls, config: dict[str, object]) -> Preprocessor:
+    def from_config(cls, config: dict[str, Any]) -> Preprocessor:
         """The inverse of :meth:`config`."""
         crop = config["crop_size"]
         size = crop["height"] if isinstance(crop, dict) else crop
-        return cls(int(size), tuple(config["image_mean"]), tuple(config["image_std"]))  # type: ignore[arg-type, call-overload]
+        return cls(int(size), tuple(config["image_mean"]), tuple(config["image_std"]))

@@ -23,7 +23,7 @@ def plural(noun: str) -> str:
     """``dog`` -> ``dogs``; ``wine glass`` -> ``wine glasses``; ``skis`` stays."""
     if noun.split()[-1] in _ALREADY_PLURAL | _MASS:
         return noun
-    return str(_engine().plural_noun(noun))  # type: ignore[arg-type]
+    return str(_engine().plural_noun(noun))
 
 
 @cache
@@ -31,7 +31,7 @@ def with_article(noun: str) -> str:
     """``dog`` -> ``a dog``; ``umbrella`` -> ``an umbrella``; ``skis`` -> ``some skis``."""
     if noun.split()[-1] in _ALREADY_PLURAL | _MASS:
         return f"{_ALREADY_PLURAL_ARTICLE} {noun}"
-    return str(_engine().a(noun))  # type: ignore[arg-type]
+    return str(_engine().a(noun))
 
 
 @cache

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vistune import __version__
+from vistune.data.images import find_flaw
 from vistune.data.samples import read_conversations
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
-from vistune.data.images import find_flaw
 from vistune.evaluate.answer import MAX_NEW_TOKENS, Answer, Question, answer_all, questions_of
 from vistune.evaluate.exact import accuracy, accuracy_by_kind
+from vistune.folders import claim
 from vistune.model.checkpoint import load_checkpoint
 
 
@@ -40,7 +41,8 @@ def evaluate(
     questions = _usable(questions_of(conversations), images, problems)[:limit]
     if not questions:
         raise VistuneError(f"{data}: no question about a usable picture is left.")
-    _claim(out, {"checkpoint": str(checkpoint_name), "data": str(data), "images": str(images), "limit": limit})
+    settings = {"checkpoint": str(checkpoint_name), "data": str(data), "images": str(images), "limit": limit}
+    claim(out, "evaluation.json", settings)
     checkpoint = load_checkpoint(checkpoint_name)
     answers = answer_all(checkpoint, questions, images, out / "answers.jsonl")
     blind = answer_all(checkpoint, questions, None, out / "answers_blind.jsonl")
@@ -65,14 +67,3 @@ def _usable(questions: Sequence[Question], images: Path, problems: list[Problem]
     flaws = {file: find_flaw(images / file) for file in sorted({question.image for question in questions})}
     problems += [Problem(file, flaw.reason, flaw.detail) for file, flaw in flaws.items() if flaw]
     return [question for question in questions if not flaws[question.image]]
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make ``out`` this evaluation's folder, or find that it is already."""
-    path = out / "evaluation.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise VistuneError(f"{out}: holds another evaluation. Choose another --out, or remove it first.")
-    if not path.exists() and out.exists() and any(out.iterdir()):
-        raise VistuneError(f"{out}: the folder is not empty. Choose another --out, or remove it first.")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -107,9 +107,7 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     connector = Connector(recipe.connector, vision.width, whole.config.text_config.hidden_size)
     connector.load_state_dict(_from_hf_connector(whole.model.multi_modal_projector.state_dict(), connector))
     model = Llava(vision, connector, _causal_lm(whole), whole.config.image_token_index)
-    return Checkpoint(
-        model.eval(), AutoTokenizer.from_pretrained(folder), read_preprocessor(folder), recipe
-    )
+    return Checkpoint(model.eval(), AutoTokenizer.from_pretrained(folder), read_preprocessor(folder), recipe)
 
 
 def save_checkpoint(
@@ -127,7 +125,7 @@ def save_checkpoint(
     _to_hf(checkpoint, dtype).save_pretrained(scratch)
     checkpoint.tokenizer.chat_template = chat_template(find_template(checkpoint.recipe.template))
     checkpoint.tokenizer.save_pretrained(scratch)
-    _write_json(scratch / "preprocessor_config.json", checkpoint.preprocess.config())
+    checkpoint.preprocess.save(scratch)
     _write_json(scratch / "processor_config.json", _processor_config(checkpoint))
     metadata = {"vistune": __version__, "model": checkpoint.recipe.model_dump(), "run": run or {}}
     _write_json(scratch / _METADATA, metadata)
@@ -204,7 +202,9 @@ def _hf_state(model: Llava) -> dict[str, Tensor]:
         "lm_head.": model.language_model.get_output_embeddings().state_dict(),
     }
     return {
-        prefix + name: tensor.detach().cpu() for prefix, state in parts.items() for name, tensor in state.items()
+        prefix + name: tensor.detach().cpu()
+        for prefix, state in parts.items()
+        for name, tensor in state.items()
     }
 
 

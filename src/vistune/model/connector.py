@@ -24,4 +24,4 @@ class Connector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] -> [..., width]."""
-        return self.layers(features)  # type: ignore[no-any-return]
+        return self.layers(features)

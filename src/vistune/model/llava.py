@@ -36,7 +36,7 @@ class Llava(nn.Module):
         """
         embeddings = self.language_model.get_input_embeddings()(ids)
         if pixels is None:
-            return embeddings  # type: ignore[no-any-return]
+            return embeddings
         features = self.connector(self.vision(pixels))
         places = ids == self.image_token
         if int(places.sum()) != features.shape[0] * features.shape[1]:
@@ -44,7 +44,7 @@ class Llava(nn.Module):
                 f"{int(places.sum())} image tokens for {features.shape[0]} pictures of "
                 f"{features.shape[1]} patches"
             )
-        return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))  # type: ignore[no-any-return]
+        return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))
 
     def forward(
         self, ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, positions: Tensor
@@ -58,7 +58,7 @@ class Llava(nn.Module):
         hidden = self.language_model.get_decoder()(
             inputs_embeds=self.embed(ids, pixels), attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
-        return self.language_model.get_output_embeddings()(hidden[positions])  # type: ignore[no-any-return]
+        return self.language_model.get_output_embeddings()(hidden[positions])
 
     def set_trained(self, parts: set[str]) -> dict[str, int]:
         """Train only ``parts`` (``connector``, ``llm``); the one place where this is decided.

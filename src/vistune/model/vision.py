@@ -36,7 +36,7 @@ class VisionEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` [N, 3, H, W] -> features [N, patches, width]."""
         states = self.backbone(pixels, output_hidden_states=True).hidden_states[self.layer]
-        return states[:, 1:] if self.select == "patch" else states  # type: ignore[no-any-return]
+        return states[:, 1:] if self.select == "patch" else states
 
     def train(self, mode: bool = True) -> VisionEncoder:
         """Stay in evaluation mode: the encoder is frozen."""

@@ -1,15 +1,18 @@
 """The world's language, for the LLM: text analogs of seeing, and dialogues about them.
 
-Where a picture would stand, the LLM reads the scene as text: a map of words, one for each cell of a grid
-in reading order, or a list of facts. It learns to answer from what it reads. It never sees a picture.
+Where a picture would stand, the LLM reads the scene as words: a map of a grid of cells, where each cell says
+at once what is there and where it is, as ``dog B 4`` does on a city map; or a list of facts. It learns to
+answer from what it reads. It never sees a picture.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from vistune.conversation import Conversation, gpt, human
+from vistune.conversation import Conversation, ask, gpt, human
 from vistune.data.coco import AnnotatedImage, Box
 from vistune.data.generate import question_list
 from vistune.data.reply import parse_pairs
@@ -20,11 +23,27 @@ from vistune.data.world.render import Drawn
 from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scene
 
 PART = "starter-text"  # this world's part that nothing else draws from
+_SHARE_OF_FACTS = 0.1  # of dialogues: about a list of facts instead of a map
+_COLUMNS, _ROWS = "ABCDE", "12345"
 GRID = 5  # cells a side: as many as the starter encoder has patches
 
 
-def dialogues(seed: int, start: int, count: int) -> Iterator[Conversation]:
-    """Text-only dialogues about scenes ``start`` to ``start + count``, one a scene."""
+Cell: TypeAlias = tuple[str, str, str]  # what is there; its column, a letter; its row, a digit
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A conversation and the map that it is about: the cells in reading order, none for facts in words.
+
+    The conversation's picture stands for the map.
+    """
+
+    conversation: Conversation
+    cells: tuple[Cell, ...]
+
+
+def dialogues(seed: int, start: int, count: int) -> Iterator[Dialogue]:
+    """Dialogues about scenes ``start`` to ``start + count``, one a scene."""
     teacher = OfflineTeacher(list(catalogue().categories))
     for index in range(start, start + count):
         scene = draw_scene(PART, seed, index)
@@ -33,31 +52,33 @@ def dialogues(seed: int, start: int, count: int) -> Iterator[Conversation]:
         annotated = AnnotatedImage(
             scene.key, "", tuple(captions(scene, drawn)), tuple(_box(item) for item in drawn)
         )
-        seen = _facts(annotated) if rng.random() < 0.1 else text_map(scene)
-        yield _dialogue(annotated, seen, teacher, rng)
+        pairs = _pairs(annotated, teacher, rng)
+        if rng.random() < _SHARE_OF_FACTS:
+            facts = f"{annotated.captions[1]}\n{pairs[0][0]}"
+            yield Dialogue(_conversation(scene.key, [(facts, pairs[0][1]), *pairs[1:]], None), ())
+        else:
+            yield Dialogue(_conversation(scene.key, pairs, scene.key), text_map(scene))
 
 
-def text_map(scene: Scene) -> str:
-    """The scene as ``GRID`` x ``GRID`` words: what stands in a cell, or the background there."""
-    cells = [scene.background] * GRID**2
+def text_map(scene: Scene) -> tuple[Cell, ...]:
+    """The scene as ``GRID`` x ``GRID`` cells: what stands in each, or the background there."""
+    names = [scene.background] * GRID**2
     for placed in scene.objects:
         column, row = placed.x * GRID // CANVAS, placed.y * GRID // CANVAS
-        cells[row * GRID + column] = placed.category
-    return " " + " ".join(cells)
+        names[row * GRID + column] = placed.category
+    return tuple((name, _COLUMNS[number % GRID], _ROWS[number // GRID]) for number, name in enumerate(names))
 
 
-def _facts(annotated: AnnotatedImage) -> str:
-    return " " + annotated.captions[1]
+def cell_words() -> list[str]:
+    """Every word that a cell may say."""
+    return [*catalogue().backgrounds, *catalogue().categories, *_COLUMNS, *_ROWS]
 
 
-def _dialogue(
-    annotated: AnnotatedImage, seen: str, teacher: OfflineTeacher, rng: random.Random
-) -> Conversation:
-    pairs = _pairs(annotated, teacher, rng)
+def _conversation(key: str, pairs: Sequence[tuple[str, str]], picture: str | None) -> Conversation:
     turns = []
     for number, (question, answer) in enumerate(pairs):
-        turns += [human(question if number else f"{seen}\n{question}"), gpt(answer)]
-    return Conversation(annotated.id, tuple(turns))
+        turns += [human(*ask(question, None if number else picture)), gpt(answer)]
+    return Conversation(key, tuple(turns))
 
 
 def _pairs(annotated: AnnotatedImage, teacher: OfflineTeacher, rng: random.Random) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Train the starter LLM: a small Llama that reads the world's language and has never seen a picture."""
+"""Train the starter LLM: a small Llama that reads the world's language and never sees a picture."""
 
 from __future__ import annotations
 
@@ -12,31 +12,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistune.conversation import IGNORE_INDEX, Conversation, questions_and_answers
-from vistune.data.batch import Batch, pad
+from vistune.conversation import IGNORE_INDEX, questions_and_answers
+from vistune.data.batch import pad
 from vistune.data.scripted import kind_of_question
 from vistune.progress import meter
-from vistune.starter.language import GRID, dialogues
+from vistune.starter.language import GRID, Dialogue, cell_words, dialogues
 from vistune.starter.tokenizer import train_tokenizer
 from vistune.template import TEMPLATES, Encoded, Renderer
 from vistune.train.stage import learning_rate, make_optimizer
 
 TEMPLATE = TEMPLATES["short"]
+_IMAGE_TOKEN = 2  # the third of the special tokens
 _CORPUS = 4000  # dialogues that the tokenizer learns from
 _POOL = 4096  # dialogues drawn at a time; like lengths share a batch
 _UNSEEN = 10_000_000  # scenes from here on are never trained on
 
 
 @dataclass(frozen=True)
+class _Sample:
+    dialogue: Dialogue
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
 class LlmSettings:
+    """Size and training of the LLM; ``noise``: of the map's embeddings, as a share of their own size."""
+
     width: int = 192
     layers: int = 4
     heads: int = 6
     inner: int = 512
     vocabulary: int = 1104
-    batch_size: int = 64
+    batch_size: int = 32
     dialogues: int = 128_000
-    peak: float = 3e-3
+    peak: float = 2e-3
+    noise: float = 0.3
 
 
 def build_llm(
@@ -48,22 +58,23 @@ def build_llm(
         The model, its tokenizer, and its exact-match accuracy on unseen text scenes by kind of question.
     """
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(_words(dialogues(seed, 0, _CORPUS)), settings.vocabulary)
+    tokenizer = train_tokenizer(_text(dialogues(seed, 0, _CORPUS)), settings.vocabulary)
+    word_ids = _WordIds(tokenizer)
     model = _new_model(settings, tokenizer)
-    renderer = Renderer(TEMPLATE, tokenizer, tokenizer.convert_tokens_to_ids("<image>"), GRID**2)
+    renderer = Renderer(TEMPLATE, tokenizer, _IMAGE_TOKEN, GRID**2)
     optimizer = make_optimizer(model, settings.peak, weight_decay=0.01)
     steps = settings.dialogues // settings.batch_size
     start = time.monotonic()
     with meter("training the starter LLM", steps) as progress:
-        for step, batch in zip(range(steps), _batches(renderer, settings, seed), strict=False):
+        for step, group in zip(range(steps), _groups(renderer, settings, seed), strict=False):
             rate = learning_rate(step, steps, settings.peak, 0.03)
-            loss = _step(model, optimizer, batch, rate)
+            loss = _step(model, optimizer, group, word_ids, settings.noise, rate)
             progress.advance(f"loss {loss:.3f}")
             if step % 50 == 0 or step == steps - 1:
                 log({"part": "llm", "step": step, "loss": loss, "seconds": time.monotonic() - start})
             if step % 500 == 499:
-                log({"part": "llm", "step": step, **text_accuracy(model, renderer, seed, 200)})
-    return model, tokenizer, text_accuracy(model, renderer, seed, 1000)
+                log({"part": "llm", "step": step, **text_accuracy(model, renderer, word_ids, seed, 200)})
+    return model, tokenizer, text_accuracy(model, renderer, word_ids, seed, 1000)
 
 
 def _new_model(settings: LlmSettings, tokenizer: Any) -> Any:
@@ -86,75 +97,109 @@ def _new_model(settings: LlmSettings, tokenizer: Any) -> Any:
     )
 
 
-def _words(conversations: Iterator[Conversation]) -> Iterator[str]:
-    """Text as the template writes it, for the tokenizer."""
-    for conversation in conversations:
-        for question, answer in questions_and_answers(conversation):
+class _WordIds:
+    """A dialogue's map as token ids: what each cell says, three words at once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._ids = {}
+        for word in cell_words():
+            ids = tokenizer.encode(f" {word}", add_special_tokens=False)
+            assert len(ids) == 1, f"{word!r} takes {len(ids)} tokens; the vocabulary is too small"
+            self._ids[word] = ids[0]
+
+    def __call__(self, dialogues: Sequence[Dialogue]) -> Tensor:
+        """Ids [cells, 3] of all the dialogues' cells, one after another."""
+        rows = [[self._ids[word] for word in cell] for dialogue in dialogues for cell in dialogue.cells]
+        return torch.tensor(rows, dtype=torch.long).reshape(-1, 3)
+
+
+def _text(dialogues: Iterator[Dialogue]) -> Iterator[str]:
+    """What the tokenizer learns from: dialogues as the template writes them, and the words of cells."""
+    for dialogue in dialogues:
+        for question, answer in questions_and_answers(dialogue.conversation):
             yield f"{TEMPLATE.human}{question} {TEMPLATE.gpt} {answer}"
+        yield "".join(f" {word}" for cell in dialogue.cells for word in cell)
 
 
-def _batches(renderer: Renderer, settings: LlmSettings, seed: int) -> Iterator[Batch]:
+def _groups(renderer: Renderer, settings: LlmSettings, seed: int) -> Iterator[list[_Sample]]:
     """Fresh dialogues without end, like lengths together."""
     rng = random.Random(f"llm order/{seed}")
     for start in range(0, _UNSEEN, _POOL):
-        pool = [renderer.encode(dialogue) for dialogue in dialogues(seed, start, _POOL)]
-        pool.sort(key=lambda sample: len(sample.ids))
+        pool = [_Sample(d, renderer.encode(d.conversation)) for d in dialogues(seed, start, _POOL)]
+        pool.sort(key=lambda sample: len(sample.encoded.ids))
         size = settings.batch_size
         groups = [pool[i : i + size] for i in range(0, _POOL, size)]
         rng.shuffle(groups)
-        for group in groups:
-            yield pad(group, 0, None)
+        yield from groups
 
 
-def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch, rate: float) -> float:
-    logits, targets, _ = _predict(model, batch)
+def _step(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    group: Sequence[_Sample],
+    word_ids: _WordIds,
+    noise: float,
+    rate: float,
+) -> float:
+    logits, targets = _predict(model, group, word_ids, noise)
     loss = nn.functional.cross_entropy(logits, targets)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = rate
     optimizer.step()
     return loss.item()
 
 
-def _predict(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and targets at the supervised positions, and where these are."""
+def _predict(
+    model: Any, group: Sequence[_Sample], word_ids: _WordIds, noise: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Logits and targets at the supervised positions.
+
+    A cell's embedding, where a patch's will stand, is the sum of its words' embeddings; ``noise`` blurs it,
+    as no connector will ever hit a word exactly.
+    """
+    batch = pad([sample.encoded for sample in group], 0, None)
+    embed = model.get_input_embeddings()
+    cells = embed(word_ids([sample.dialogue for sample in group])).sum(1)
+    if noise and len(cells):
+        cells = cells + noise * cells.detach().std() * torch.randn_like(cells)
+    places = (batch.ids == _IMAGE_TOKEN)[..., None]
     targets = batch.labels[:, 1:]
     positions = torch.zeros_like(batch.labels, dtype=torch.bool)
     positions[:, :-1] = targets != IGNORE_INDEX
     hidden = model.get_decoder()(
-        input_ids=batch.ids, attention_mask=batch.attention_mask, use_cache=False
+        inputs_embeds=embed(batch.ids).masked_scatter(places, cells),
+        attention_mask=batch.attention_mask,
+        use_cache=False,
     ).last_hidden_state
-    return model.get_output_embeddings()(hidden[positions]), targets[targets != IGNORE_INDEX], positions
+    return model.get_output_embeddings()(hidden[positions]), targets[targets != IGNORE_INDEX]
 
 
 @torch.no_grad()
-def text_accuracy(model: Any, renderer: Renderer, seed: int, scenes: int) -> dict[str, float]:
+def text_accuracy(
+    model: Any, renderer: Renderer, word_ids: _WordIds, seed: int, scenes: int
+) -> dict[str, float]:
     """Share of short answers that greedy decoding would write exactly, given the dialogue before them."""
     right: dict[str, list[bool]] = defaultdict(list)
-    unseen = list(dialogues(seed, _UNSEEN, scenes))
+    unseen = [_Sample(d, renderer.encode(d.conversation)) for d in dialogues(seed, _UNSEEN, scenes)]
     for start in range(0, len(unseen), 64):
-        part = unseen[start : start + 64]
-        encoded = [renderer.encode(dialogue) for dialogue in part]
-        logits, targets, _ = _predict(model, pad(encoded, 0, None))
-        hits = (logits.argmax(-1) == targets).tolist()
-        for kind, correct in _by_question(part, encoded, hits):
+        group = unseen[start : start + 64]
+        logits, targets = _predict(model, group, word_ids)
+        for kind, correct in _by_question(group, (logits.argmax(-1) == targets).tolist()):
             right[kind].append(correct)
     kinds = {kind: sum(values) / len(values) for kind, values in sorted(right.items())}
     short = [value for kind, values in right.items() if kind != "long" for value in values]
     return {"accuracy": sum(short) / max(1, len(short)), **kinds}
 
 
-def _by_question(
-    conversations: Sequence[Conversation], encoded: Sequence[Encoded], hits: list[bool]
-) -> Iterator[tuple[str, bool]]:
+def _by_question(group: Sequence[_Sample], hits: list[bool]) -> Iterator[tuple[str, bool]]:
     """Whether each answer, its STOP included, was right as a whole."""
     position = 0
-    for conversation, sample in zip(conversations, encoded, strict=True):
-        for (question, _), length in zip(
-            questions_and_answers(conversation), _answer_lengths(sample), strict=True
-        ):
+    for sample in group:
+        pairs = questions_and_answers(sample.dialogue.conversation)
+        for (question, _), length in zip(pairs, _answer_lengths(sample.encoded), strict=True):
             kind = kind_of_question(question.split("\n")[-1]) or "long"
             yield kind, all(hits[position : position + length])
             position += length
@@ -170,5 +215,3 @@ def _answer_lengths(sample: Encoded) -> list[int]:
             lengths.append(run)
             run = 0
     return lengths
-
-

@@ -34,7 +34,9 @@ PART = "starter-vision"  # this world's part that nothing else draws from
 LAYER = -2  # the layer that LLaVA reads, and so the one that learns words
 _UNSEEN = 10_000_000  # scenes from here on are never trained on
 _WORD_SHARE = 0.25  # weight of an empty patch beside one with a thing in it
-_PREPROCESS = Preprocessor(24 * GRID, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_PREPROCESS = Preprocessor(
+    24 * GRID, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+)
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def _new_encoder(settings: VisionSettings) -> Any:
 
 def _update(towers: _Towers, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -15,7 +15,8 @@ from vistune.conversation import IGNORE_INDEX
 from vistune.data.batch import Batch, epochs, pad
 from vistune.data.pixels import PixelStore
 from vistune.data.samples import Loaded, load_samples
-from vistune.errors import VistuneError, count_by_reason, write_problems
+from vistune.errors import count_by_reason, write_problems
+from vistune.folders import claim
 from vistune.model.checkpoint import Checkpoint, join_parts, load_checkpoint, save_checkpoint
 from vistune.progress import meter, say
 from vistune.recipe import Recipe, StageRecipe
@@ -36,7 +37,8 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
     Raises:
         VistuneError: ``out`` holds a run of another recipe, or a stage cannot run.
     """
-    _claim(out, recipe, data, images)
+    settings = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "images": str(images)}
+    claim(out, "run.json", settings)
     folder: Path | None = None
     for number, (name, stage) in enumerate(recipe.stages.items(), 1):
         target = out / name / "checkpoint"
@@ -69,9 +71,7 @@ def _run_stage(
     out: Path,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    loaded = load_samples(
-        stage.data, data, images, checkpoint.renderer, recipe.model.max_length, recipe.seed
-    )
+    loaded = load_samples(stage.data, data, images, checkpoint.renderer, recipe.model.max_length, recipe.seed)
     write_problems(out / "set_aside.jsonl", loaded.problems)
     counts = checkpoint.model.set_trained(set(stage.trains))
     steps = count_steps(stage, len(loaded.samples))
@@ -141,19 +141,3 @@ def _log(log: TextIO, step: int, rate: float, result: StepResult, seconds: float
     }
     log.write(json.dumps(row) + "\n")
     log.flush()
-
-
-def _claim(out: Path, recipe: Recipe, data: Path, images: Path) -> None:
-    """Make ``out`` this run's folder, or find that it is already."""
-    mine = {"recipe": recipe.model_dump(mode="json"), "data": str(data), "images": str(images)}
-    path = out / "run.json"
-    if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != mine:
-            raise VistuneError(
-                f"{out}: holds a run of another recipe or other data. Choose another --out, or remove it first."
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise VistuneError(f"{out}: the folder is not empty. Choose another --out, or remove it first.")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")

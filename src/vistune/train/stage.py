@@ -67,7 +67,7 @@ def optimizer_step(
     for batch in micro_batches:
         with torch.autocast(model.device.type, precision, enabled=precision is not torch.float32):
             loss = loss_sum(model, batch) / supervised
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     norm = float(nn.utils.clip_grad_norm_(trained, max_norm))

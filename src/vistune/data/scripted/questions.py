@@ -53,11 +53,19 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "What does the picture show?",
     ),
 }
-_SIDE_BY_SIDE = 0.2  # share of the width (height) by which centres differ when one is clearly beside the other
+_SIDE_BY_SIDE = (
+    0.2  # share of the width (height) by which centres differ when one is clearly beside the other
+)
 _LARGE = 0.3  # a box that covers more than this share of the picture is not "at" any place
 _MOST_COUNTED = 10  # nobody counts more things than this at a glance
 _MOST_LISTED = 6  # kinds of things in one list
-_SHARE = {"presence": 3, "count": 2, "position": 2, "relation": 2, "listing": 1}  # turns at most, of each kind
+_SHARE = {
+    "presence": 3,
+    "count": 2,
+    "position": 2,
+    "relation": 2,
+    "listing": 1,
+}  # turns at most, of each kind
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,7 @@ def _position(scene: SceneText, categories: Sequence[str], rng: random.Random) -
     for box in scene.single:
         if box.area <= _LARGE and is_definite(*box.center):
             wording = rng.choice(_WORDINGS["position"])
-            yield Asked(
-                "position", wording.format(one=box.category), sentence(region_name(*box.center))
-            )
+            yield Asked("position", wording.format(one=box.category), sentence(region_name(*box.center)))
 
 
 def _relation(scene: SceneText, categories: Sequence[str], rng: random.Random) -> Iterator[Asked]:

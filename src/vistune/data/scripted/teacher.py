@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,15 +12,22 @@ from importlib import resources
 import yaml
 
 from vistune.data.coco import Box
-from vistune.data.regions import region_name
+from vistune.data.regions import REGION_NAMES, region_name
 from vistune.data.reply import format_pairs
 from vistune.data.scripted.questions import definite_questions
 from vistune.data.scripted.scene_text import SceneText
 from vistune.data.teacher import TeacherRequest
-from vistune.data.wording import counted, is_are, listed, sentence, with_article
+from vistune.data.wording import counted, is_are, listed, plural, sentence, with_article
 
 _MOST_PLACED = 5  # things whose place a description tells
+_FEW = 2  # of more things of one kind than this, no single one is told apart
 _SIZES = ((0.25, "large"), (0.05, ""), (0.0, "small"))  # least share of the picture, and what it is called
+
+# Words of captions that tell nothing of their own.
+_FILLER = frozenset(
+    """there this that looks like picture scene from with more thing things above below nothing else
+    seen single three four five other next some very""".split()
+)
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,22 @@ def _describe(scene: SceneText) -> str:
     sentences = [f"the picture shows {things}"]
     if gist := _gist(scene):
         sentences.append(gist)
-    placed = sorted(scene.boxes, key=lambda box: (-box.area, box.category))[:_MOST_PLACED]
+    few = [box for box in scene.boxes if scene.counts[box.category] <= _FEW]
+    placed = sorted(few, key=lambda box: (-box.area, box.category))[:_MOST_PLACED]
     sentences += [_place(box, scene) for box in sorted(placed, key=lambda box: (box.category, box.corners))]
     return " ".join(sentence(text) for text in sentences)
 
 
 def _gist(scene: SceneText) -> str:
-    """The longest caption: it tells most."""
-    return max(scene.captions, key=lambda text: (len(text.split()), text), default="")
+    """The caption that adds most to the names and places of things: to what is said anyway."""
+    said = {word for name in scene.counts for word in (*name.split(), plural(name.split()[-1]))}
+    said.update(_FILLER, (word for region in REGION_NAMES for word in region.split()))
+
+    def news(caption: str) -> tuple[int, str]:
+        words = {word for word in re.findall(r"[a-z]+", caption.lower()) if len(word) > 3}
+        return len(words - said), caption
+
+    return max(scene.captions, key=news, default="")
 
 
 def _place(box: Box, scene: SceneText) -> str:
@@ -101,9 +117,7 @@ def _argue(scene: SceneText) -> tuple[str, str]:
         if len(found) >= situation.need:
             signs = listed([counted(name, scene.counts[name]) for name in found])
             verb = is_are(sum(scene.counts[name] for name in found))
-            return situation.question, situation.answer.format(
-                Signs=signs[:1].upper() + signs[1:], are=verb
-            )
+            return situation.question, situation.answer.format(Signs=signs[:1].upper() + signs[1:], are=verb)
     gist = sentence(_gist(scene))
     return "What is this picture probably about?", (
         f"{gist} Nothing else stands out, so this is probably what the picture is about."

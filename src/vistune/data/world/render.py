@@ -50,7 +50,7 @@ def _paint_background(name: str, rng: random.Random) -> Image.Image:
     top, bottom, strength = _BACKGROUNDS[name]
     shift = np.array([rng.randint(-14, 14) for _ in range(3)], dtype=np.float32)
     ramp = np.linspace(0.0, 1.0, CANVAS, dtype=np.float32)[:, None, None]
-    colours = (1 - ramp) * (np.float32(top) + shift) + ramp * (np.float32(bottom) + shift)
+    colours = (1 - ramp) * (np.array(top, np.float32) + shift) + ramp * (np.array(bottom, np.float32) + shift)
     noise = np.random.default_rng(rng.getrandbits(32))
     cells = rng.choice((8, 16, 32, 64))
     blobs = Image.fromarray(noise.integers(0, 256, (cells, cells), dtype=np.uint8))

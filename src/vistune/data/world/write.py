@@ -14,7 +14,7 @@ from typing import Any
 from vistune.data.world.captions import captions
 from vistune.data.world.render import Drawn, render
 from vistune.data.world.scene import CANVAS, Scene, catalogue, draw_scene
-from vistune.errors import VistuneError
+from vistune.folders import refuse_used
 from vistune.progress import track
 
 PARTS = ("train", "val")
@@ -41,8 +41,7 @@ def write_world(out: Path, train: int, val: int, seed: int, workers: int = 2) ->
     Raises:
         VistuneError: ``out`` already holds something.
     """
-    if out.exists() and any(out.iterdir()):
-        raise VistuneError(f"{out}: the folder is not empty. Choose another --out, or remove it first.")
+    refuse_used(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     tasks = [(part, index) for part, count in zip(PARTS, (train, val), strict=True) for index in range(count)]
     paint = partial(_paint_one, out / "images", seed)

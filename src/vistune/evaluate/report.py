@@ -1,0 +1,219 @@
+"""The page about a finished run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from vistune.conversation import Conversation, questions_and_answers
+from vistune.data.coco import AnnotatedImage, load_coco
+from vistune.data.generate import ALIGNMENT, read_provenance
+from vistune.data.images import open_image
+from vistune.data.samples import read_conversations
+from vistune.data.scripted.questions import QUESTION_KINDS
+from vistune.data.teacher import SAMPLE_TYPES, SampleType
+from vistune.evaluate.answer import Answer, read_answers
+from vistune.evaluate.charts import LossCurve, Overlay, category_hues, loss_curve, loss_range, overlay
+from vistune.evaluate.gallery import Exchange, Gallery, make_gallery
+from vistune.recipe import Recipe, StageRecipe
+from vistune.train.loop import read_metrics
+
+_GALLERY_PICTURES = 12
+_SAMPLE_PICTURES = 3
+_SAMPLE_BOXES = range(3, 7)  # a sample picture has so many boxes: enough to tell, few enough to read
+_WIDEST, _JPEG_QUALITY = 480, 88  # pictures on the page, in pixels
+_PARTS = {"vision": "vision encoder", "connector": "connector", "llm": "LLM"}  # and their names on the page
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """Accuracy of one kind of question: rows of ``scores.json``, with and without the picture."""
+
+    kind: str
+    example: str
+    seeing: dict[str, float]
+    blind: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class StagePanel:
+    name: str
+    stage: StageRecipe
+    steps: int
+    curve: LossCurve
+    trained: list[str]
+    frozen: list[str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training picture: what the teacher saw of it and what it wrote."""
+
+    image: AnnotatedImage
+    overlay: Overlay
+    picture: str
+    written: dict[SampleType, Sequence[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training data: its provenance, some samples, and a question of the alignment pairs."""
+
+    provenance: dict[str, Any]
+    samples: list[Sample]
+    caption_question: str | None
+
+
+def write_report(out: Path, recipe: Recipe, metrics: dict[str, Any]) -> Path:
+    """Write ``out/report.html`` from the folders that a quickstart run left in ``out``.
+
+    Args:
+        metrics: the content of ``metrics.json``.
+
+    Returns:
+        The page's path. It has pictures, style and drawings inside and requests nothing.
+    """
+    evaluation = out / "evaluation"
+    scores = json.loads((evaluation / "scores.json").read_text(encoding="utf-8"))
+    answers = _read_answers(evaluation / "answers.jsonl")
+    gallery = make_gallery(answers, _read_answers(evaluation / "answers_blind.jsonl"), _GALLERY_PICTURES)
+    images = out / "world" / "images"
+    page = _template().render(
+        recipe=recipe,
+        metrics=metrics,
+        scores=scores,
+        kinds=kind_rows(scores, answers),
+        stages=_stage_panels(out / "train", recipe),
+        gallery=gallery,
+        pictures={card.image: _data_uri(open_image(images / card.image)) for card in gallery.cards},
+        example=_example(gallery),
+        data=_read_data(out),
+        commands=_commands(out, gallery),
+    )
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("vistune", "evaluate"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    environment.filters["number"] = lambda count: f"{count:,}"
+    environment.filters["points"] = lambda share: f"{100 * share:+.1f}".replace("-", "−")
+    return environment.get_template("report.html.j2")
+
+
+def _read_answers(path: Path) -> list[Answer]:
+    return list(read_answers(path)) if path.exists() else []
+
+
+def kind_rows(scores: dict[str, Any], answers: Iterable[Answer]) -> list[KindRow]:
+    """A row for each kind that was asked, ours first; the example is the kind's first question."""
+    examples: dict[str, str] = {}
+    for answer in answers:
+        examples.setdefault(answer.kind, answer.question)
+    by_kind, blind = scores["accuracy_by_kind"], scores.get("blind_accuracy_by_kind", {})
+    kinds = [kind for kind in QUESTION_KINDS if kind in by_kind]
+    kinds += [kind for kind in by_kind if kind not in kinds]
+    return [KindRow(kind, examples.get(kind, ""), by_kind[kind], blind.get(kind)) for kind in kinds]
+
+
+def _stage_panels(folder: Path, recipe: Recipe) -> list[StagePanel]:
+    """A panel for each stage that left metrics; all share one range of losses."""
+    present = {n: s for n, s in recipe.stages.items() if (folder / n / "metrics.jsonl").exists()}
+    logs = read_metrics(folder, recipe.model_copy(update={"stages": present}))
+    low, high = loss_range(logs.values())
+    return [
+        _stage_panel(name, stage, len(logs[name]), curve)
+        for name, stage in present.items()
+        if (curve := loss_curve(logs[name], low, high))
+    ]
+
+
+def _stage_panel(name: str, stage: StageRecipe, steps: int, curve: LossCurve) -> StagePanel:
+    trained = [title for part, title in _PARTS.items() if part in stage.trains]
+    frozen = [title for part, title in _PARTS.items() if part not in stage.trains]
+    return StagePanel(name, stage, steps, curve, trained, frozen)
+
+
+def _example(gallery: Gallery) -> Exchange | None:
+    """The first exchange of the gallery that needs the picture; more than yes or no where there is one."""
+    found = [exchange for card in gallery.cards for exchange in card.exchanges if exchange.needs_picture]
+    return min(found, key=lambda exchange: exchange.seeing.reference in ("Yes.", "No."), default=None)
+
+
+def _read_data(out: Path) -> Data | None:
+    """The training data of the run; None where the run has none."""
+    world, folder = out / "world", out / "data" / "train"
+    captions, instances = world / "captions_train.json", world / "instances_train.json"
+    if not (folder / "provenance.json").exists() or not captions.exists() or not instances.exists():
+        return None
+    images = load_coco(captions, instances, world / "images").images
+    written = {kind: _by_picture(folder / f"{kind}.json") for kind in SAMPLE_TYPES}
+    chosen = _choose_samples([image for image in images if any(image.file in w for w in written.values())])
+    hues = category_hues(chosen)
+    samples = []
+    for image in chosen:
+        picture = open_image(world / "images" / image.file)
+        pairs = {kind: questions_and_answers(w[image.file]) for kind, w in written.items() if image.file in w}
+        drawn = overlay(image.boxes, picture.height / picture.width, hues)
+        samples.append(Sample(image, drawn, _data_uri(picture), pairs))
+    return Data(read_provenance(folder), samples, _caption_question(folder / f"{ALIGNMENT}.json"))
+
+
+def _by_picture(path: Path) -> dict[str, Conversation]:
+    conversations = read_conversations(path)[0] if path.exists() else []
+    return {c.pictures[0]: c for c in conversations if c.pictures}
+
+
+def _choose_samples(images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:
+    """Pictures at equal distances, of those with a readable number of boxes where there are any."""
+    readable = [image for image in images if len(image.boxes) in _SAMPLE_BOXES] or images
+    stride = max(1, len(readable) // _SAMPLE_PICTURES)
+    return list(readable[::stride][:_SAMPLE_PICTURES])
+
+
+def _caption_question(path: Path) -> str | None:
+    pairs = [pair for c in _by_picture(path).values() for pair in questions_and_answers(c)]
+    return pairs[0][0] if pairs else None
+
+
+def _data_uri(picture: Image.Image) -> str:
+    picture.thumbnail((_WIDEST, _WIDEST))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _commands(out: Path, gallery: Gallery) -> list[tuple[str, str]]:
+    """What to try next: a purpose and its command line."""
+    images, data = _quoted(out / "world" / "images"), _quoted(out / "data" / "train")
+    chat = f"vistune chat {_quoted(out / 'model')}"
+    if gallery.cards:
+        chat += f" --image {_quoted(out / 'world' / 'images' / gallery.cards[0].image)}"
+    longer = f"vistune train starter stages.instruct.epochs=4 --data {data} --images {images} --out longer"
+    own = "vistune generate --images photos --captions captions.json --instances instances.json --out my-data"
+    return [
+        ("Talk with the model about a picture", chat),
+        ("Train again with one setting changed", longer),
+        ("Write instruction data about your own pictures, in COCO's format", own),
+    ]
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,109 @@
+"""Our assembled model against transformers' LlavaForConditionalGeneration, on tiny random weights."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+from tests.tiny import IMAGE_SIZE, tiny_checkpoint
+from vistune.conversation import Conversation, ask, gpt, human
+from vistune.model.checkpoint import load_checkpoint, save_checkpoint
+from vistune.model.decode import complete
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TALK = Conversation(
+    "talk",
+    (
+        human(*ask("What is in the picture?", "a.jpg")),
+        gpt("A dog."),
+        human("Where is the dog?"),
+        gpt("On the left."),
+    ),
+)
+
+
+@pytest.fixture(params=[("linear", "patch", -2), ("mlp2x_gelu", "cls_patch", -1)])
+def checkpoint(request, tokenizer):
+    connector, select, layer = request.param
+    return tiny_checkpoint(tokenizer, connector=connector, vision_select=select, vision_layer=layer)
+
+
+@pytest.fixture
+def pixels():
+    return torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def all_logits(checkpoint, ids, pixels):
+    ids = torch.tensor([ids])
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    return checkpoint.model(ids, torch.ones_like(ids), pixels, everywhere)
+
+
+@torch.no_grad()
+def test_logits_equal_those_of_transformers_after_saving(checkpoint, pixels, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "saved").eval()
+    ids = checkpoint.renderer.encode(TALK).ids
+    expected = theirs(input_ids=torch.tensor([ids]), pixel_values=pixels).logits[0]
+    torch.testing.assert_close(all_logits(checkpoint, ids, pixels), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_loaded_checkpoint_computes_what_was_saved(checkpoint, pixels, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    loaded = load_checkpoint(tmp_path / "saved")
+    ids = checkpoint.renderer.encode(TALK).ids
+    assert loaded.renderer.encode(TALK).ids == ids
+    torch.testing.assert_close(
+        all_logits(loaded, ids, pixels), all_logits(checkpoint, ids, pixels), atol=1e-6, rtol=1e-6
+    )
+
+
+def test_greedy_answers_equal_those_of_transformers(checkpoint, pixels, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "saved").eval()
+    prompt = checkpoint.renderer.encode_prompt(Conversation("q", TALK.turns[:1])).ids
+    written = theirs.generate(
+        input_ids=torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        pixel_values=pixels,
+        max_new_tokens=12,
+        do_sample=False,
+        suppress_tokens=[checkpoint.model.image_token],
+    )[0, len(prompt) :].tolist()
+    ours = complete(checkpoint.model, [prompt], pixels, checkpoint.stop, 12)[0]
+    assert ours == [token for token in written if token != checkpoint.stop[0]]
+    assert len(ours) > 3
+
+
+def test_answers_of_a_batch_equal_those_of_each_prompt_alone(checkpoint):
+    pixels = torch.randn(3, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(2))
+    questions = ["Where?", "What is in the picture?", "Is there a dog in the picture, or is there a cat?"]
+    prompts = [
+        checkpoint.renderer.encode_prompt(Conversation("q", (human(*ask(question, "a.jpg")),))).ids
+        for question in questions
+    ]
+    together = complete(checkpoint.model, prompts, pixels, checkpoint.stop, 10)
+    alone = [
+        complete(checkpoint.model, [prompt], pixels[i : i + 1], checkpoint.stop, 10)[0]
+        for i, prompt in enumerate(prompts)
+    ]
+    assert together == alone
+    assert len({tuple(answer) for answer in together}) == 3
+
+
+def test_the_saved_chat_template_renders_the_ids_of_our_own_path(checkpoint, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": "What is in the picture?"}],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Where is the dog?"}]},
+    ]
+    theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    patches = checkpoint.model.vision.patches
+    theirs = theirs.replace("<image>", "<image>" * patches)
+    prompt = checkpoint.renderer.encode_prompt(Conversation("q", TALK.turns[:3])).ids
+    assert tokenizer.encode(theirs, add_special_tokens=False) == prompt
