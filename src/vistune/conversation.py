@@ -80,8 +80,7 @@ def from_json(record: Any) -> Conversation:
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise ValueError("`conversations` is missing or empty")
-    images = record.get("image", [])
-    files = [images] if isinstance(images, str) else list(images)
+    files = _files_from_json(record.get("image"))
     parsed = tuple(_turn_from_json(turn, number, files) for number, turn in enumerate(turns))
     if files:
         raise ValueError(f"{len(files)} more image(s) than `{IMAGE_PLACEHOLDER}` placeholders")
@@ -91,7 +90,14 @@ def from_json(record: Any) -> Conversation:
 
 
 def to_json(conversation: Conversation) -> dict[str, Any]:
-    """Write one record of LLaVA's JSON; the inverse of :func:`from_json`."""
+    """Write one record of LLaVA's JSON; the inverse of :func:`from_json`.
+
+    Raises:
+        ValueError: a text contains the placeholder; read back, it would be a picture.
+    """
+    texts = (part for turn in conversation.turns for part in turn.content if isinstance(part, str))
+    if any(IMAGE_PLACEHOLDER in text for text in texts):
+        raise ValueError(f"a text contains `{IMAGE_PLACEHOLDER}`, which stands for a picture")
     record: dict[str, Any] = {"id": conversation.id}
     if pictures := conversation.pictures:
         record["image"] = pictures[0] if len(pictures) == 1 else pictures
@@ -103,6 +109,13 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
         for turn in conversation.turns
     ]
     return record
+
+
+def _files_from_json(image: Any) -> list[str]:
+    files = [] if image is None else [image] if isinstance(image, str) else image
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ValueError(f"`image`: expected a file name or a list of them, found {image!r}")
+    return list(files)
 
 
 def _turn_from_json(turn: Any, number: int, files: list[str]) -> Turn:

@@ -26,6 +26,8 @@ class Template:
         after_question: what separates a question from its answer's role.
         stop: text of the STOP, or None for the tokenizer's end-of-sequence token.
         after_stop: what follows a STOP; not trained on.
+        questions: whether the words of questions are written; without them a picture is followed by its
+            caption at once.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Template:
     after_question: str
     stop: str | None = None
     after_stop: str = ""
+    questions: bool = True
 
 
 _CURIOUS_USER = (
@@ -50,7 +53,7 @@ TEMPLATES = {
         Template("short", "", "USER: ", "ASSISTANT:", after_question=" "),
         Template("vicuna_v1", f"{_CURIOUS_USER} ", "USER: ", "ASSISTANT:", after_question=" "),
         Template("v0", f"{_CURIOUS_HUMAN}###", "Human: ", "Assistant:", after_question="###", stop="###"),
-        Template("plain", "", "", "", after_question="", stop="\n"),
+        Template("plain", "", "", "", after_question="", stop="\n", questions=False),
     )
 }
 
@@ -158,7 +161,7 @@ def _segments(turns: tuple[Turn, ...], template: Template) -> Iterator[Segment]:
                         yield Segment(Role.PROMPT, pending)
                     yield Segment(Role.PICTURE)
                     pending = ""
-                else:
+                elif template.questions:
                     pending += part
             pending += template.after_question
         else:
@@ -172,6 +175,9 @@ def _segments(turns: tuple[Turn, ...], template: Template) -> Iterator[Segment]:
 
 def chat_template(template: Template) -> str:
     """The same layout as a Jinja chat template, for transformers' processors and other engines."""
+    image = IMAGE_PLACEHOLDER + ("\n" if template.questions else "")
+    text = "{{ part['text'] }}" if template.questions else ""
+    whole = "{{ message['content'] }}" if template.questions else ""
     stop = "{{ eos_token }}" if template.stop is None else f"{{{{ {template.stop!r} }}}}"
     lead = " " if template.gpt else ""
     return (
@@ -179,11 +185,11 @@ def chat_template(template: Template) -> str:
         "{% for message in messages %}"
         "{% if message['role'] == 'user' %}"
         f"{{{{ {template.human!r} }}}}"
-        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        f"{{% if message['content'] is string %}}{whole}{{% else %}}"
         "{% for part in message['content'] if part['type'] == 'image' %}"
-        f"{{{{ {IMAGE_PLACEHOLDER + chr(10)!r} }}}}"
+        f"{{{{ {image!r} }}}}"
         "{% endfor %}"
-        "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+        f"{{% for part in message['content'] if part['type'] == 'text' %}}{text}{{% endfor %}}"
         "{% endif %}"
         f"{{{{ {template.after_question!r} }}}}"
         "{% else %}"

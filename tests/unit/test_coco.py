@@ -290,20 +290,20 @@ def test_json_of_another_shape_is_refused_as_a_missing_list(coco: CocoFolder, co
 def test_caption_record_without_its_keys_is_an_error_with_its_number(coco: CocoFolder):
     coco.captions["annotations"][1] = {"id": 2, "text": "A cat sleeps."}
     assert coco.refuse() == (
-        f"{coco.captions_path}: annotations[1]: expected `image_id` and `caption`, found ['id', 'text']."
+        f"{coco.captions_path}: annotations[1]: expected `image_id` (int), `caption` (str); "
+        "`image_id` is 'missing'."
     )
 
 
 def test_instance_record_without_its_keys_is_an_error_with_its_number(coco: CocoFolder):
     del coco.instances["annotations"][1]["bbox"]
     message = coco.refuse()
-    assert f"{coco.instances_path}: annotations[1]: expected `bbox`" in message
-    assert message.endswith("found ['category_id', 'id', 'image_id'].")
+    assert f"{coco.instances_path}: annotations[1]: expected " in message and "`bbox` is 'missing'" in message
 
 
 def test_image_record_without_its_keys_is_an_error_with_its_number(coco: CocoFolder):
     coco.captions["images"] = [STREET, {"id": 3, "file_name": "room.jpg"}]
-    assert f"{coco.captions_path}: images[1]: expected `id`, `file_name`" in coco.refuse()
+    assert f"{coco.captions_path}: images[1]: expected `id` (int), `file_name` (str), " in coco.refuse()
 
 
 def test_picture_without_extent_is_an_error_with_its_record_number(coco: CocoFolder):
@@ -328,3 +328,74 @@ def test_missing_folder_of_images_is_an_error(coco: CocoFolder):
 def test_neither_captions_nor_instances_is_an_error(coco: CocoFolder):
     with pytest.raises(VistuneError, match="--captions, --instances or both"):
         load_coco(None, None, coco.images)
+
+
+# Rows of the wrong shape, and pictures that are not what was annotated
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "row", "field"),
+    [
+        ("captions", "annotations", 5, "image_id"),
+        ("captions", "annotations", {"image_id": 3, "caption": None}, "caption"),
+        ("captions", "annotations", {"image_id": [3], "caption": "A cat."}, "image_id"),
+        ("captions", "images", None, "id"),
+        ("captions", "images", {**ROOM, "width": "50"}, "width"),
+        ("captions", "images", {**ROOM, "file_name": 5}, "file_name"),
+        ("instances", "categories", {"id": 17}, "name"),
+    ],
+)
+def test_row_of_the_wrong_type_is_an_error_with_its_place(coco: CocoFolder, file, table, row, field):
+    getattr(coco, file)[table][1] = row
+    message = coco.refuse()
+    assert f"{file}.json: {table}[1]: expected" in message and f"`{field}` is" in message
+
+
+@pytest.mark.parametrize(
+    ("bbox", "reason"),
+    [
+        ([float("nan"), 1, 20, 20], "box is not [x, y, w, h]"),
+        ([1, 1, float("inf"), 20], "box is not [x, y, w, h]"),
+        ([ROOM["width"] + 0.3, 1, 0.4, 5], "box without area"),
+        ([10, 1, 0.01, 5], "box without area"),
+    ],
+)
+def test_box_that_is_no_box_once_it_is_written_down_is_set_aside(coco: CocoFolder, bbox, reason):
+    coco.instances["annotations"][1]["bbox"] = bbox
+    assert [problem.reason for problem in coco.load().problems] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("A cat <image> sleeps.", "caption contains <image>"),
+        ("A \ud800 cat.", "caption is not valid Unicode"),
+        (" \n", "empty caption"),
+    ],
+)
+def test_caption_that_cannot_be_used_is_set_aside(coco: CocoFolder, caption: str, reason: str):
+    coco.captions["annotations"][0]["caption"] = caption
+    loaded = coco.load()
+    assert [problem.reason for problem in loaded.problems] == [reason]
+    assert [image.captions for image in loaded.images] == [("A cat sleeps.",), ("A red fire hydrant.",)]
+
+
+def test_picture_outside_the_folder_is_set_aside(coco: CocoFolder):
+    outside = {**STREET, "file_name": "../street.jpg"}
+    (coco.images / STREET["file_name"]).rename(coco.images.parent / "street.jpg")
+    coco.captions["images"][0] = coco.instances["images"][0] = outside
+    assert [problem.reason for problem in coco.load().problems] == ["picture outside the folder of images"]
+
+
+def test_picture_of_another_size_than_annotated_is_set_aside(coco: CocoFolder):
+    Image.new("RGB", (20, 10)).save(coco.images / ROOM["file_name"])
+    (problem,) = coco.load().problems
+    assert problem.reason == "picture is not of the annotated size"
+    assert problem.detail == f"20x10, annotated {ROOM['width']}x{ROOM['height']}"
+
+
+def test_box_around_a_crowd_says_so(coco: CocoFolder):
+    coco.instances["annotations"][1]["iscrowd"] = 1
+    (room,) = (image for image in coco.load().images if image.file == ROOM["file_name"])
+    assert room.boxes[0].crowd
+    assert room.context().splitlines()[-1].startswith("cat (crowd): [0, ")

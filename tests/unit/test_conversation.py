@@ -133,3 +133,20 @@ def test_without_pictures_the_words_stay_the_same():
 def test_malformed_record_is_refused_with_the_place(source: Any, message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
         from_json(source)
+
+
+@pytest.mark.parametrize("image", [5, [5], {"a": 1}])
+def test_an_image_that_is_no_file_name_is_refused(image):
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+    with pytest.raises(ValueError, match="`image`: expected a file name"):
+        from_json({"id": "1", "image": image, "conversations": turns})
+
+
+def test_an_image_of_null_is_no_image():
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dog."}]
+    assert from_json({"id": "1", "image": None, "conversations": turns}).pictures == []
+
+
+def test_text_that_spells_the_placeholder_is_never_written():
+    with pytest.raises(ValueError, match="stands for a picture"):
+        to_json(Conversation("1", (human("What is <image>?"), gpt("A tag."))))

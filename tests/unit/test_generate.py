@@ -34,6 +34,7 @@ class Scribe:
     """A teacher that answers by the book and remembers what it was shown."""
 
     name = "scribe"
+    boxes_for = frozenset(SAMPLE_TYPES)
 
     def __init__(self) -> None:
         self.requests: list[TeacherRequest] = []

@@ -145,7 +145,8 @@ def test_samples_that_cannot_be_used_are_set_aside_and_listed(recipe, data, imag
     records[2]["conversations"][1]["value"] = "word " * 3000
     (broken / "conversation.json").write_text(json.dumps(records))
     train(recipe, broken, images, tmp_path / "run")
-    rows = [json.loads(line) for line in open(tmp_path / "run" / "instruct" / "set_aside.jsonl")]
+    listed = (tmp_path / "run" / "instruct" / "set_aside.jsonl").read_text()
+    rows = [json.loads(line) for line in listed.splitlines()]
     assert sorted(row["reason"] for row in rows) == [
         "longer than max_length",
         "malformed record",

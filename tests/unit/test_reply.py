@@ -83,3 +83,12 @@ def test_prose_is_read_without_the_space_around_it():
 def test_malformed_prose_is_refused(reply: str, message: str):
     with pytest.raises(ReplyError, match=re.escape(message)):
         parse_prose(reply)
+
+
+def test_a_text_that_holds_the_separator_is_never_written():
+    with pytest.raises(ReplyError, match="separator"):
+        format_pairs([("What?", "One\n===\nTwo")])
+
+
+def test_line_ends_of_other_systems_are_read():
+    assert parse_pairs("Question:\r\nWhat?\r\n===\r\nAnswer:\r\nA dog.\r\n") == [("What?", "A dog.")]

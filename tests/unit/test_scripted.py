@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from vistune.data.coco import AnnotatedImage, Annotations, Box
 from vistune.data.reply import parse_pairs, parse_prose
 from vistune.data.scripted import QUESTION_KINDS, OfflineTeacher, kind_of_question
+from vistune.data.scripted.scene_text import SceneText
 from vistune.data.teacher import SampleType, TeacherRequest
+from vistune.data.wording import counted
 
 NAMES = {  # a category, one of it, several of it
     "cat": ("a cat", "cats"),
@@ -276,8 +278,9 @@ def test_absent_things_are_in_no_box_and_in_no_caption(request: pytest.FixtureRe
     assert len(absent) > 2 * len(annotations.images)
     for image, name in absent:
         words = re.findall("[a-z]+", " ".join(image.captions).lower())
-        assert name in annotations.categories
-        assert name not in [box.category for box in image.boxes]
+        category = name.removeprefix("pair of ").removeprefix("piece of ")
+        assert category in annotations.categories
+        assert category not in [box.category for box in image.boxes]
         assert not {name.split()[-1], name.split()[-1] + "s", name.split()[-1] + "es"} & set(words), (
             name,
             words,
@@ -364,3 +367,57 @@ def test_same_request_gets_the_same_reply_from_any_teacher(kind: SampleType):
 
 def test_other_seeds_give_other_conversations():
     assert len({write("conversation", context_of(RICH), str(seed)) for seed in range(20)}) > 10
+
+
+# Crowds, and names that cannot be counted as they are
+
+CROWDED = """A busy square.
+
+bird: [0.1, 0.1, 0.2, 0.2]
+person (crowd): [0, 0.5, 1, 1]
+person: [0.4, 0.6, 0.5, 0.9]"""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_crowd_is_never_counted_placed_listed_or_called_absent(seed: int):
+    teacher = OfflineTeacher(["bird", "person", "dog", "car"])
+    reply = teacher.reply(TeacherRequest("conversation", CROWDED, str(seed)))
+    pairs = parse_pairs(reply)
+    assert {kind_of_question(question) for question, _ in pairs} <= {"presence", "count", "position"}
+    assert not [question for question, _ in pairs if "person" in question or "people" in question]
+
+
+def test_a_description_says_that_a_crowd_is_many():
+    reply = OfflineTeacher(["bird", "person"]).reply(TeacherRequest("detail", CROWDED, "0"))
+    assert reply.startswith("The picture shows a bird and many people.")
+    assert "The person" not in reply
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two"),
+    [
+        ("dog", "a dog", "two dogs"),
+        ("umbrella", "an umbrella", "two umbrellas"),
+        ("person", "a person", "two people"),
+        ("sheep", "a sheep", "two sheep"),
+        ("wine glass", "a wine glass", "two wine glasses"),
+        ("skis", "a pair of skis", "two pairs of skis"),
+        ("broccoli", "a piece of broccoli", "two pieces of broccoli"),
+    ],
+)
+def test_things_are_counted_as_people_count_them(name: str, one: str, two: str):
+    assert counted(name, 1) == one
+    assert counted(name, 2) == two
+
+
+def test_a_caption_that_looks_like_a_box_stays_a_caption():
+    scene = SceneText.parse("cat: [0.1, 0.1, 0.2, 0.2]\nA cat.\n\ndog: [0.1, 0.1, 0.2, 0.2]")
+    assert list(scene.counts) == ["dog"]
+    assert scene.captions[0] == "cat: [0.1, 0.1, 0.2, 0.2]"
+
+
+def test_something_is_said_of_a_lone_thing_without_captions():
+    question, answer = parse_pairs(
+        OfflineTeacher(["tie"]).reply(TeacherRequest("reasoning", "tie: [0.1, 0.1, 0.2, 0.2]", "0"))
+    )[0]
+    assert question.endswith("?") and answer.startswith("There is a tie.")

@@ -7,24 +7,38 @@ The symbolic context follows the paper (Sec. 3, Table 1): captions, one a line, 
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vistune.data.images import find_flaw
+from vistune.conversation import IMAGE_PLACEHOLDER
+from vistune.data.images import UnusableImageError, open_image
 from vistune.errors import Problem, VistuneError
 
 _ROUNDING = 1.0  # pixels by which a box may stick out before it counts as wrong
+CROWD_SUFFIX = " (crowd)"  # marks a box around many things that were not boxed one by one
+
+_IMAGE_FIELDS = {"id": int, "file_name": str, "width": int, "height": int}
+_CAPTION_FIELDS = {"image_id": int, "caption": str}
+_INSTANCE_FIELDS = {"image_id": int, "category_id": int, "bbox": object}
+_CATEGORY_FIELDS = {"id": int, "name": str}
 
 
 @dataclass(frozen=True)
 class Box:
-    """A named rectangle; ``corners`` = (x1, y1, x2, y2) as shares of width and height, 0 to 1."""
+    """A named rectangle.
+
+    Attributes:
+        corners: (x1, y1, x2, y2) as shares of width and height, 0 to 1.
+        crowd: it stands for many things that were not boxed one by one (COCO's ``iscrowd``).
+    """
 
     category: str
     corners: tuple[float, float, float, float]
+    crowd: bool = False
 
     @property
     def center(self) -> tuple[float, float]:
@@ -38,7 +52,8 @@ class Box:
 
     def line(self) -> str:
         """``fire hydrant: [0.326, 0.612, 0.426, 0.72]``: at most three decimals, no trailing zeros."""
-        return f"{self.category}: [{', '.join(_short(value) for value in self.corners)}]"
+        name = self.category + (CROWD_SUFFIX if self.crowd else "")
+        return f"{name}: [{', '.join(_short(value) for value in self.corners)}]"
 
 
 @dataclass(frozen=True)
@@ -90,18 +105,34 @@ def load_coco(captions: Path | None, instances: Path | None, images: Path) -> An
             boxes[image_id].append(box)
     usable = []
     for image_id in sorted(known):
-        if not texts[image_id] and not boxes[image_id]:
-            problems.append(Problem(known[image_id]["file_name"], "image without annotation"))
-            continue
-        if flaw := find_flaw(images / known[image_id]["file_name"]):
-            problems.append(Problem(known[image_id]["file_name"], flaw.reason, flaw.detail))
-            continue
-        file = known[image_id]["file_name"]
-        usable.append(AnnotatedImage(str(image_id), file, tuple(texts[image_id]), tuple(boxes[image_id])))
+        image = AnnotatedImage(
+            str(image_id), known[image_id]["file_name"], tuple(texts[image_id]), tuple(boxes[image_id])
+        )
+        if problem := _problem_of(image, known[image_id], images):
+            problems.append(problem)
+        else:
+            usable.append(image)
     if not usable:
         source = captions or instances
         raise VistuneError(f"{source}: no usable image is left of {len(known)}. {_first(problems)}")
     return Annotations(usable, categories, problems)
+
+
+def _problem_of(image: AnnotatedImage, record: dict[str, Any], folder: Path) -> Problem | None:
+    """Why an image cannot be used."""
+    if not image.captions and not image.boxes:
+        return Problem(image.file, "image without annotation")
+    path = folder / image.file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return Problem(image.file, "picture outside the folder of images")
+    try:
+        width, height = open_image(path).size
+    except UnusableImageError as error:
+        return Problem(image.file, error.flaw.reason, error.flaw.detail)
+    if (width, height) != (record["width"], record["height"]):
+        found, noted = f"{width}x{height}", f"{record['width']}x{record['height']}"
+        return Problem(image.file, "picture is not of the annotated size", f"{found}, annotated {noted}")
+    return None
 
 
 def _read_captions(
@@ -111,15 +142,26 @@ def _read_captions(
     known.update(_read_images(path, content))
     for number, record in enumerate(content["annotations"]):
         place = f"{path}: annotations[{number}]"
-        if "caption" not in record or "image_id" not in record:
-            raise VistuneError(f"{place}: expected `image_id` and `caption`, found {sorted(record)}.")
-        text = " ".join(str(record["caption"]).split())
+        _check(record, place, _CAPTION_FIELDS)
+        text = " ".join(record["caption"].split())
         if record["image_id"] not in known:
             problems.append(Problem(place, "annotation of an unknown image", str(record["image_id"])))
-        elif not text:
-            problems.append(Problem(place, "empty caption"))
+        elif reason := _flaw_of_text(text):
+            problems.append(Problem(place, reason, repr(text)))
         else:
             yield record["image_id"], text
+
+
+def _flaw_of_text(text: str) -> str | None:
+    if not text:
+        return "empty caption"
+    if IMAGE_PLACEHOLDER in text:
+        return f"caption contains {IMAGE_PLACEHOLDER}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "caption is not valid Unicode"
+    return None
 
 
 def _read_instances(
@@ -127,21 +169,20 @@ def _read_instances(
 ) -> tuple[tuple[str, ...], Iterator[tuple[int, Box]]]:
     content = _read_json(path, ("images", "annotations", "categories"))
     known.update(_read_images(path, content))
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    for number, category in enumerate(content["categories"]):
+        _check(category, f"{path}: categories[{number}]", _CATEGORY_FIELDS)
+    names = {category["id"]: category["name"] for category in content["categories"]}
 
     def boxes() -> Iterator[tuple[int, Box]]:
         for number, record in enumerate(content["annotations"]):
             place = f"{path}: annotations[{number}]"
-            if not {"bbox", "category_id", "image_id"} <= record.keys():
-                raise VistuneError(
-                    f"{place}: expected `bbox`, `category_id` and `image_id`, found {sorted(record)}."
-                )
+            _check(record, place, _INSTANCE_FIELDS)
             if record["image_id"] not in known:
                 problems.append(Problem(place, "annotation of an unknown image", str(record["image_id"])))
             elif record["category_id"] not in names:
                 problems.append(Problem(place, "unknown category", str(record["category_id"])))
             else:
-                box = _to_box(names[record["category_id"]], record["bbox"], known[record["image_id"]])
+                box = _to_box(names[record["category_id"]], record, known[record["image_id"]])
                 if isinstance(box, Box):
                     yield record["image_id"], box
                 else:
@@ -150,32 +191,42 @@ def _read_instances(
     return tuple(names.values()), boxes()
 
 
-def _to_box(category: str, bbox: Any, image: dict[str, Any]) -> Box | str:
+def _to_box(category: str, record: dict[str, Any], image: dict[str, Any]) -> Box | str:
     """The normalised box, or the reason why there is none."""
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(v, int | float) for v in bbox)):
+    bbox = record["bbox"]
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
         return "box is not [x, y, w, h]"
     x, y, box_width, box_height = bbox
     width, height = image["width"], image["height"]
-    if box_width <= 0 or box_height <= 0:
-        return "box without area"
     if min(x, y) < -_ROUNDING or x + box_width > width + _ROUNDING or y + box_height > height + _ROUNDING:
         return "box outside its picture"
     corners = (x / width, y / height, (x + box_width) / width, (y + box_height) / height)
-    return Box(category, tuple(min(max(value, 0.0), 1.0) for value in corners))
+    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in corners)
+    if round(x2, 3) <= round(x1, 3) or round(y2, 3) <= round(y1, 3):
+        return "box without area"
+    return Box(category, (x1, y1, x2, y2), crowd=bool(record.get("iscrowd", 0)))
 
 
 def _read_images(path: Path, content: dict[str, Any]) -> dict[int, dict[str, Any]]:
     images = {}
     for number, record in enumerate(content["images"]):
-        if not {"id", "file_name", "width", "height"} <= record.keys():
-            raise VistuneError(
-                f"{path}: images[{number}]: expected `id`, `file_name`, `width` and `height`, "
-                f"found {sorted(record)}."
-            )
+        place = f"{path}: images[{number}]"
+        _check(record, place, _IMAGE_FIELDS)
         if min(record["width"], record["height"]) <= 0:
-            raise VistuneError(f"{path}: images[{number}]: width and height must be positive.")
+            raise VistuneError(f"{place}: width and height must be positive.")
         images[record["id"]] = record
     return images
+
+
+def _check(record: Any, place: str, fields: dict[str, type]) -> None:
+    """Raise VistuneError where ``record`` lacks a field, or a field is of another type."""
+    found = record if isinstance(record, dict) else {}
+    wrong = [name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind)]
+    if wrong:
+        expected = ", ".join(f"`{name}` ({kind.__name__})" for name, kind in fields.items())
+        raise VistuneError(
+            f"{place}: expected {expected}; `{wrong[0]}` is {found.get(wrong[0], 'missing')!r}."
+        )
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -193,6 +244,10 @@ def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     if missing:
         raise VistuneError(f"{path}: expected COCO's format; the list `{missing[0]}` is missing.")
     return content
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _short(value: float) -> str:

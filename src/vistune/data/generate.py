@@ -15,7 +15,7 @@ from typing import Any
 from vistune import __version__
 from vistune.conversation import Conversation, ask, gpt, human, to_json
 from vistune.data.coco import AnnotatedImage, Annotations
-from vistune.data.reply import ReplyError, parse_pairs, parse_prose
+from vistune.data.reply import parse_pairs, parse_prose
 from vistune.data.teacher import SAMPLE_TYPES, SampleType, Teacher, TeacherRequest
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
 from vistune.folders import refuse_used
@@ -99,15 +99,18 @@ async def _write_one(
 ) -> Conversation | Problem:
     name = f"{image.id}-{kind}"
     rng = random.Random(f"generate/{seed}/{name}")
-    reply = await teacher.write(TeacherRequest(kind, image.context(), f"{seed}/{image.id}"))
+    context = image.context(with_boxes=kind in teacher.boxes_for)
+    reply = await teacher.write(TeacherRequest(kind, context, f"{seed}/{image.id}"))
     try:
         if kind == "detail":
             pairs = [(rng.choice(question_list("detail")), parse_prose(reply))]
         else:
             pairs = parse_pairs(reply)
-    except ReplyError as error:
+        conversation = _conversation(name, image.file, pairs)
+        to_json(conversation)
+    except ValueError as error:
         return Problem(name, "reply does not follow the format", f"{error}: {reply[:200]!r}")
-    return _conversation(name, image.file, pairs)
+    return conversation
 
 
 def _conversation(name: str, file: str, pairs: Sequence[tuple[str, str]]) -> Conversation:

@@ -82,8 +82,8 @@ class Preprocessor:
     def square(self, picture: Image.Image) -> Image.Image:
         """Resize the shortest side to ``size`` and crop the centre."""
         width, height = picture.size
-        scale = self.size / min(width, height)
-        resized = (max(self.size, int(width * scale)), max(self.size, int(height * scale)))
+        long = int(self.size * max(width, height) / min(width, height))
+        resized = (self.size, long) if width <= height else (long, self.size)
         picture = picture.resize(resized, Image.Resampling.BICUBIC)
         left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
         return picture.crop((left, top, left + self.size, top + self.size))

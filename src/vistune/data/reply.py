@@ -23,7 +23,13 @@ class ReplyError(ValueError):
 
 
 def format_pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """Write pairs of question and answer as a reply."""
+    """Write pairs of question and answer as a reply.
+
+    Raises:
+        ReplyError: a text holds the separator, so the reply could not be read back.
+    """
+    if any(_SEPARATOR.search(text) for pair in pairs for text in pair):
+        raise ReplyError("a text holds the separator `===` on a line of its own")
     return "\n===\n".join(f"Question:\n{question}\n===\nAnswer:\n{answer}" for question, answer in pairs)
 
 
@@ -33,7 +39,7 @@ def parse_pairs(reply: str) -> list[tuple[str, str]]:
     Raises:
         ReplyError: a heading is missing, a text is empty, or a question has no answer.
     """
-    blocks = [block.strip() for block in _SEPARATOR.split(reply)]
+    blocks = [block.strip() for block in _SEPARATOR.split(reply.replace("\r\n", "\n"))]
     texts = [
         _strip_heading(block, "Answer:" if number % 2 else "Question:", number)
         for number, block in enumerate(blocks)

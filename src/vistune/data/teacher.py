@@ -24,8 +24,14 @@ class TeacherRequest:
 
 
 class Teacher(Protocol):
-    """Writes the reply to a request, in the format that :mod:`vistune.data.reply` reads."""
+    """Writes the reply to a request, in the format that :mod:`vistune.data.reply` reads.
+
+    Attributes:
+        boxes_for: the types for which it is shown boxes besides captions. The paper's teacher wrote
+            conversations from captions alone.
+    """
 
     name: str
+    boxes_for: frozenset[SampleType]
 
     async def write(self, request: TeacherRequest) -> str: ...

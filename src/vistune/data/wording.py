@@ -7,10 +7,14 @@ from functools import cache
 
 import inflect
 
-# Words that already name many, which a general rule would make plural twice.
-_ALREADY_PLURAL = frozenset({"skis", "scissors", "glasses", "grapes"})
-_ALREADY_PLURAL_ARTICLE = "some"
-_MASS = frozenset({"broccoli", "bread", "cheese", "corn"})
+# Names that cannot be counted as they are, and what one of them is called.
+_UNITS = {
+    "skis": "pair of",
+    "scissors": "pair of",
+    "glasses": "pair of",
+    "broccoli": "piece of",
+    "bread": "piece of",
+}
 
 
 @cache
@@ -18,20 +22,23 @@ def _engine() -> inflect.engine:
     return inflect.engine()
 
 
-@cache
-def plural(noun: str) -> str:
-    """``dog`` -> ``dogs``; ``wine glass`` -> ``wine glasses``; ``skis`` stays."""
-    if noun.split()[-1] in _ALREADY_PLURAL | _MASS:
-        return noun
-    return str(_engine().plural_noun(noun))
+def noun(name: str) -> str:
+    """One thing of that name: ``dog`` stays; ``skis`` -> ``pair of skis``."""
+    unit = _UNITS.get(name.split()[-1])
+    return f"{unit} {name}" if unit else name
 
 
 @cache
-def with_article(noun: str) -> str:
-    """``dog`` -> ``a dog``; ``umbrella`` -> ``an umbrella``; ``skis`` -> ``some skis``."""
-    if noun.split()[-1] in _ALREADY_PLURAL | _MASS:
-        return f"{_ALREADY_PLURAL_ARTICLE} {noun}"
-    return str(_engine().a(noun))
+def plural(name: str) -> str:
+    """``dog`` -> ``dogs``; ``wine glass`` -> ``wine glasses``; ``skis`` -> ``pairs of skis``."""
+    first, of, rest = noun(name).partition(" of ")
+    return f"{_engine().plural_noun(first)}{of}{rest}"
+
+
+@cache
+def with_article(name: str) -> str:
+    """``dog`` -> ``a dog``; ``umbrella`` -> ``an umbrella``; ``skis`` -> ``a pair of skis``."""
+    return str(_engine().a(noun(name)))
 
 
 @cache
@@ -40,9 +47,9 @@ def number_word(number: int) -> str:
     return str(_engine().number_to_words(number)) if number <= 20 else str(number)  # type: ignore[arg-type]
 
 
-def counted(noun: str, count: int) -> str:
+def counted(name: str, count: int) -> str:
     """``(dog, 1)`` -> ``a dog``; ``(dog, 2)`` -> ``two dogs``."""
-    return with_article(noun) if count == 1 else f"{number_word(count)} {plural(noun)}"
+    return with_article(name) if count == 1 else f"{number_word(count)} {plural(name)}"
 
 
 def listed(parts: Sequence[str]) -> str:

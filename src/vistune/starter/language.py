@@ -18,6 +18,7 @@ from vistune.data.generate import question_list
 from vistune.data.reply import parse_pairs
 from vistune.data.scripted import OfflineTeacher
 from vistune.data.teacher import TeacherRequest
+from vistune.data.wording import sentence, with_article
 from vistune.data.world.captions import captions
 from vistune.data.world.render import Drawn
 from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scene
@@ -25,6 +26,7 @@ from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scen
 PART = "starter-text"  # this world's part that nothing else draws from
 _SHARE_OF_FACTS = 0.1  # of dialogues: about a list of facts instead of a map
 _COLUMNS, _ROWS = "ABCDE", "12345"
+_MAP_QUESTIONS = 3  # at most, in a dialogue about a map
 GRID = 5  # cells a side: as many as the starter encoder has patches
 
 
@@ -57,6 +59,7 @@ def dialogues(seed: int, start: int, count: int) -> Iterator[Dialogue]:
             facts = f"{annotated.captions[1]}\n{pairs[0][0]}"
             yield Dialogue(_conversation(scene.key, [(facts, pairs[0][1]), *pairs[1:]], None), ())
         else:
+            pairs = _map_reading(scene, rng) + pairs
             yield Dialogue(_conversation(scene.key, pairs, scene.key), text_map(scene))
 
 
@@ -84,17 +87,29 @@ def _conversation(key: str, pairs: Sequence[tuple[str, str]], picture: str | Non
 def _pairs(annotated: AnnotatedImage, teacher: OfflineTeacher, rng: random.Random) -> list[tuple[str, str]]:
     """Short questions, then sometimes one long answer: a caption, a description or an argument."""
     context = annotated.context()
+    short = parse_pairs(teacher.reply(TeacherRequest("conversation", context, annotated.id)))
     long: list[tuple[str, str]] = []
     draw = rng.random()
-    if draw < 0.3:
+    if draw < 0.2:
         long = [(rng.choice(question_list("brief")), rng.choice(annotated.captions))]
-    elif draw < 0.4:
+    elif draw < 0.25:
         reply = teacher.reply(TeacherRequest("detail", context, annotated.id))
         long = [(rng.choice(question_list("detail")), reply)]
-    elif draw < 0.5:
+    elif draw < 0.3:
         long = parse_pairs(teacher.reply(TeacherRequest("reasoning", context, annotated.id)))
-    short = parse_pairs(teacher.reply(TeacherRequest("conversation", context, annotated.id)))
     return long + short if rng.random() < 0.5 else short + long
+
+
+def _map_reading(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Which thing is in which cell: the simplest questions to a map, and where reading it begins."""
+    pairs = []
+    for placed in rng.sample(scene.objects, min(_MAP_QUESTIONS, len(scene.objects))):
+        cell = f"{_COLUMNS[placed.x * GRID // CANVAS]} {_ROWS[placed.y * GRID // CANVAS]}"
+        if sum(other.category == placed.category for other in scene.objects) == 1 and rng.random() < 0.6:
+            pairs.append((f"Which cell is the {placed.category} in?", f"{cell}."))
+        else:
+            pairs.append((f"What is in cell {cell}?", sentence(with_article(placed.category))))
+    return pairs
 
 
 def _outline(placed: Placed) -> Drawn:

@@ -11,10 +11,8 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from vistune.data.world.captions import captions
 from vistune.data.world.render import render
 from vistune.data.world.scene import CANVAS, catalogue, draw_scene
 from vistune.model.vision import VisionEncoder
+from vistune.processes import spread
 from vistune.progress import meter, track
 from vistune.starter.language import GRID
 from vistune.train.stage import learning_rate
@@ -105,9 +104,8 @@ def build_vision(
 
 def paint(seed: int, start: int, count: int, workers: int = 2) -> _Scenes:
     """Paint scenes ``start`` to ``start + count`` as the encoder will see them."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(partial(_paint_one, seed), range(start, start + count), chunksize=64)
-        painted = list(track(results, "painting scenes", total=count))
+    results = spread(partial(_paint_one, seed), range(start, start + count), workers)
+    painted = list(track(results, "painting scenes", total=count))
     squares, texts, words = zip(*painted, strict=True)
     return _Scenes(np.stack(squares), list(texts), np.stack(words))
 

@@ -19,7 +19,7 @@ import yaml
 from vistune.data.coco import Box
 from vistune.data.regions import is_definite, region_name
 from vistune.data.scripted.scene_text import SceneText
-from vistune.data.wording import counted, listed, number_word, plural, sentence, with_article
+from vistune.data.wording import counted, listed, noun, number_word, plural, sentence, with_article
 
 QUESTION_KINDS = ("presence", "count", "position", "relation", "listing")
 
@@ -111,7 +111,9 @@ def _absent(scene: SceneText, categories: Sequence[str], rng: random.Random, cou
     absent = [
         name
         for name in categories
-        if name not in scene.counts and not any(_mentions(words, alias) for alias in _aliases(name))
+        if name not in scene.counts
+        and name not in scene.crowds
+        and not any(_mentions(words, alias) for alias in _aliases(name))
     ]
     return rng.sample(absent, min(count, len(absent)))
 
@@ -146,7 +148,9 @@ def _position(scene: SceneText, categories: Sequence[str], rng: random.Random) -
     for box in scene.single:
         if box.area <= _LARGE and is_definite(*box.center):
             wording = rng.choice(_WORDINGS["position"])
-            yield Asked("position", wording.format(one=box.category), sentence(region_name(*box.center)))
+            yield Asked(
+                "position", wording.format(one=noun(box.category)), sentence(region_name(*box.center))
+            )
 
 
 def _relation(scene: SceneText, categories: Sequence[str], rng: random.Random) -> Iterator[Asked]:
@@ -156,7 +160,9 @@ def _relation(scene: SceneText, categories: Sequence[str], rng: random.Random) -
         answers = _clear_relations(one, other)
         if answers:
             wording, answer = rng.choice(answers)
-            yield Asked("relation", wording.format(one=one.category, other=other.category), answer)
+            yield Asked(
+                "relation", wording.format(one=noun(one.category), other=noun(other.category)), answer
+            )
 
 
 def _clear_relations(one: Box, other: Box) -> list[tuple[str, str]]:
@@ -179,7 +185,7 @@ def _yes(true: bool) -> str:
 
 def _listing(scene: SceneText, categories: Sequence[str], rng: random.Random) -> Iterator[Asked]:
     counts = scene.counts
-    if 0 < len(counts) <= _MOST_LISTED and max(counts.values()) <= _MOST_COUNTED:
+    if not scene.crowds and 0 < len(counts) <= _MOST_LISTED and max(counts.values()) <= _MOST_COUNTED:
         answer = sentence(listed([counted(name, count) for name, count in counts.items()]))
         yield Asked("listing", rng.choice(_WORDINGS["listing"]), answer)
 

@@ -16,8 +16,8 @@ from vistune.data.regions import REGION_NAMES, region_name
 from vistune.data.reply import format_pairs
 from vistune.data.scripted.questions import definite_questions
 from vistune.data.scripted.scene_text import SceneText
-from vistune.data.teacher import TeacherRequest
-from vistune.data.wording import counted, is_are, listed, plural, sentence, with_article
+from vistune.data.teacher import SAMPLE_TYPES, TeacherRequest
+from vistune.data.wording import counted, is_are, listed, noun, plural, sentence, with_article
 
 _MOST_PLACED = 5  # things whose place a description tells
 _FEW = 2  # of more things of one kind than this, no single one is told apart
@@ -53,6 +53,7 @@ class OfflineTeacher:
     """
 
     name = "offline"
+    boxes_for = frozenset(SAMPLE_TYPES)
 
     def __init__(self, categories: Sequence[str]) -> None:
         self._categories = tuple(sorted(categories))
@@ -81,11 +82,10 @@ def _describe(scene: SceneText) -> str:
     """A detailed description: what there is, where the largest things are, how they lie to each other."""
     if not scene.boxes:
         return " ".join(sentence(caption) for caption in scene.captions[:3])
-    things = listed([counted(name, count) for name, count in scene.counts.items()])
-    sentences = [f"the picture shows {things}"]
+    sentences = [f"the picture shows {_things(scene)}"]
     if gist := _gist(scene):
         sentences.append(gist)
-    few = [box for box in scene.boxes if scene.counts[box.category] <= _FEW]
+    few = [box for box in scene.boxes if 0 < scene.counts[box.category] <= _FEW]
     placed = sorted(few, key=lambda box: (-box.area, box.category))[:_MOST_PLACED]
     sentences += [_place(box, scene) for box in sorted(placed, key=lambda box: (box.category, box.corners))]
     return " ".join(sentence(text) for text in sentences)
@@ -103,9 +103,16 @@ def _gist(scene: SceneText) -> str:
     return max(scene.captions, key=news, default="")
 
 
+def _things(scene: SceneText) -> str:
+    """All that is there, in alphabetical order; of a crowd, only that there are many."""
+    counts = {name: counted(name, count) for name, count in scene.counts.items()}
+    crowds = {name: f"many {plural(name)}" for name in scene.crowds}
+    return listed([phrase for _, phrase in sorted({**counts, **crowds}.items())])
+
+
 def _place(box: Box, scene: SceneText) -> str:
     size = next(word for least, word in _SIZES if box.area >= least)
-    name = f"{size} {box.category}".strip()
+    name = f"{size} {noun(box.category)}".strip()
     subject = f"the {name}" if scene.counts[box.category] == 1 else with_article(name)
     return f"{subject} is {region_name(*box.center)}"
 
@@ -118,7 +125,7 @@ def _argue(scene: SceneText) -> tuple[str, str]:
             signs = listed([counted(name, scene.counts[name]) for name in found])
             verb = is_are(sum(scene.counts[name] for name in found))
             return situation.question, situation.answer.format(Signs=signs[:1].upper() + signs[1:], are=verb)
-    gist = sentence(_gist(scene))
+    gist = _gist(scene) or f"there is {_things(scene)}"
     return "What is this picture probably about?", (
-        f"{gist} Nothing else stands out, so this is probably what the picture is about."
+        f"{sentence(gist)} Nothing else stands out, so this is probably what the picture is about."
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from vistune.data.world.captions import captions
 from vistune.data.world.render import Drawn, render
 from vistune.data.world.scene import CANVAS, Scene, catalogue, draw_scene
 from vistune.folders import refuse_used
+from vistune.processes import spread
 from vistune.progress import track
 
 PARTS = ("train", "val")
@@ -45,8 +44,7 @@ def write_world(out: Path, train: int, val: int, seed: int, workers: int = 2) ->
     (out / "images").mkdir(parents=True, exist_ok=True)
     tasks = [(part, index) for part, count in zip(PARTS, (train, val), strict=True) for index in range(count)]
     paint = partial(_paint_one, out / "images", seed)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        painted = list(track(pool.map(paint, tasks, chunksize=16), "painting scenes", total=len(tasks)))
+    painted = list(track(spread(paint, tasks, workers), "painting scenes", total=len(tasks)))
     for part in PARTS:
         mine = [item for item in painted if item.scene.key.startswith(f"{part}/")]
         if mine:
