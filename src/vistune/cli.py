@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -25,7 +26,7 @@ app = typer.Typer(
 starter = typer.Typer(no_args_is_help=True, help="The embedded small vision encoder and LLM.")
 
 Out = Annotated[Path, typer.Option(help="Folder to write; must be new, or hold an interrupted run.")]
-Seed = Annotated[int, typer.Option(help="Fixes every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes every random choice.")]
 
 
 def _version(wanted: bool) -> None:
@@ -159,14 +160,23 @@ def starter_build(out: Out, seed: Seed = 0) -> None:
 app.add_typer(starter, name="starter")
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C, under a name that the command-line library does not turn into an exit of its own."""
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise _Interrupted
+
+
 def main() -> NoReturn:
     """Run the command line; what the user can mend is told without a traceback."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except VistuneError as error:
         print(f"vistune: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    except KeyboardInterrupt:
+    except _Interrupted:
         print("vistune: interrupted; finished steps are kept, the same command goes on.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)

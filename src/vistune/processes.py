@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,5 +18,8 @@ def spread(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) 
     if workers == 1 or len(tasks) <= _CHUNK:
         yield from map(work, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    # Ctrl-C is for the process that the user started; it ends its workers.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore) as pool:
         yield from pool.map(work, tasks, chunksize=_CHUNK)

@@ -26,7 +26,7 @@ console = Console(stderr=True, highlight=False)
 class Meter(Protocol):
     """What long work tells as it goes on."""
 
-    def advance(self, note: str = "") -> None: ...
+    def advance(self, note: str = "", by: int = 1) -> None: ...
 
 
 def say(text: str) -> None:
@@ -67,8 +67,8 @@ class _Bar:
     def __init__(self, bar: Progress, task: object) -> None:
         self._bar, self._task = bar, task
 
-    def advance(self, note: str = "") -> None:
-        self._bar.update(self._task, advance=1, note=note)  # type: ignore[arg-type]
+    def advance(self, note: str = "", by: int = 1) -> None:
+        self._bar.update(self._task, advance=by, note=note)  # type: ignore[arg-type]
 
 
 class _Lines:
@@ -79,8 +79,8 @@ class _Lines:
         self._start = self._last = time.monotonic()
         self._note = ""
 
-    def advance(self, note: str = "") -> None:
-        self._done, self._note = self._done + 1, note
+    def advance(self, note: str = "", by: int = 1) -> None:
+        self._done, self._note = self._done + by, note
         if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             left = (self._last - self._start) / self._done * (self._total - self._done)

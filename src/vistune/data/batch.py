@@ -66,7 +66,13 @@ def pad(samples: Sequence[Encoded], pad_token: int, pixels: PixelStore | None) -
 
 
 def epochs(samples: Sequence[Encoded], batch_size: int, seed: int) -> Iterator[list[Encoded]]:
-    """Batches without end: epoch after epoch, each in its own order."""
+    """Batches without end: epoch after epoch, each in its own order.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not samples:
+        raise ValueError("no samples to make batches of")
     lengths = [len(sample.ids) for sample in samples]
     epoch = 0
     while True:

@@ -78,8 +78,10 @@ class Annotations:
     problems: list[Problem]
 
 
-def load_coco(captions: Path | None, instances: Path | None, images: Path) -> Annotations:
-    """Read COCO's two files into annotated images, in the order of their ids.
+def load_coco(
+    captions: Path | None, instances: Path | None, images: Path, limit: int | None = None
+) -> Annotations:
+    """Read COCO's two files into annotated images, in the order of their ids; the first ``limit`` of them.
 
     Records that cannot be used (a box outside its picture or without area, an annotation of an unknown
     image, a picture that is missing, truncated or no picture) are set aside as problems.
@@ -104,7 +106,7 @@ def load_coco(captions: Path | None, instances: Path | None, images: Path) -> An
         for image_id, box in pairs:
             boxes[image_id].append(box)
     usable = []
-    for image_id in sorted(known):
+    for image_id in sorted(known)[:limit]:
         image = AnnotatedImage(
             str(image_id), known[image_id]["file_name"], tuple(texts[image_id]), tuple(boxes[image_id])
         )

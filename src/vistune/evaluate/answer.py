@@ -71,11 +71,12 @@ def answer_all(
     pixels = PixelStore(images, checkpoint.preprocess) if images else None
     task = "answering" if images else "answering without the picture"
     out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(_line(answer) for answer in known.values()), encoding="utf-8")
     with open(out, "a", encoding="utf-8") as file, meter(task, len(groups)) as progress:
         for group in groups:
             for answer in _answer_batch(checkpoint, group, pixels):
                 known[answer.id] = answer
-                file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
+                file.write(_line(answer))
             file.flush()
             progress.advance()
     return [known[question.id] for question in questions]
@@ -83,9 +84,12 @@ def answer_all(
 
 def read_answers(path: Path) -> Iterator[Answer]:
     """The answers of a JSON-lines file; a last line that was cut short is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield Answer(**json.loads(line))
+    with open(path, encoding="utf-8", newline="\n") as lines:
+        yield from (Answer(**json.loads(line)) for line in lines if line.endswith("\n"))
+
+
+def _line(answer: Answer) -> str:
+    return json.dumps(asdict(answer), ensure_ascii=False) + "\n"
 
 
 def _answer_batch(

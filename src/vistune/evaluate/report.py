@@ -28,7 +28,7 @@ from vistune.recipe import Recipe, StageRecipe
 from vistune.train.loop import read_metrics
 
 _GALLERY_PICTURES = 12
-_SAMPLE_PICTURES = 3
+_SAMPLED, _SAMPLE_PICTURES = 60, 3  # so many are shown, of the first so many
 _SAMPLE_BOXES = range(3, 7)  # a sample picture has so many boxes: enough to tell, few enough to read
 _WIDEST, _JPEG_QUALITY = 480, 88  # pictures on the page, in pixels
 _PARTS = {"vision": "vision encoder", "connector": "connector", "llm": "LLM"}  # and their names on the page
@@ -163,7 +163,7 @@ def _read_data(out: Path) -> Data | None:
     captions, instances = world / "captions_train.json", world / "instances_train.json"
     if not (folder / "provenance.json").exists() or not captions.exists() or not instances.exists():
         return None
-    images = load_coco(captions, instances, world / "images").images
+    images = load_coco(captions, instances, world / "images", limit=_SAMPLED).images
     written = {kind: _by_picture(folder / f"{kind}.json") for kind in SAMPLE_TYPES}
     chosen = _choose_samples([image for image in images if any(image.file in w for w in written.values())])
     hues = category_hues(chosen)

@@ -26,7 +26,7 @@ from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scen
 PART = "starter-text"  # this world's part that nothing else draws from
 _SHARE_OF_FACTS = 0.1  # of dialogues: about a list of facts instead of a map
 _COLUMNS, _ROWS = "ABCDE", "12345"
-_MAP_QUESTIONS = 3  # at most, in a dialogue about a map
+_EARLY, _EARLY_DRILLS, _LATE_DRILLS = 24_000, 0.85, 0.1  # drills' share of the first dialogues, and later
 GRID = 5  # cells a side: as many as the starter encoder has patches
 
 
@@ -59,7 +59,8 @@ def dialogues(seed: int, start: int, count: int) -> Iterator[Dialogue]:
             facts = f"{annotated.captions[1]}\n{pairs[0][0]}"
             yield Dialogue(_conversation(scene.key, [(facts, pairs[0][1]), *pairs[1:]], None), ())
         else:
-            pairs = _map_reading(scene, rng) + pairs
+            if rng.random() < (_EARLY_DRILLS if index < _EARLY else _LATE_DRILLS):
+                pairs = _map_drill(scene, rng)
             yield Dialogue(_conversation(scene.key, pairs, scene.key), text_map(scene))
 
 
@@ -100,16 +101,20 @@ def _pairs(annotated: AnnotatedImage, teacher: OfflineTeacher, rng: random.Rando
     return long + short if rng.random() < 0.5 else short + long
 
 
-def _map_reading(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """Which thing is in which cell: the simplest questions to a map, and where reading it begins."""
-    pairs = []
-    for placed in rng.sample(scene.objects, min(_MAP_QUESTIONS, len(scene.objects))):
-        cell = f"{_COLUMNS[placed.x * GRID // CANVAS]} {_ROWS[placed.y * GRID // CANVAS]}"
-        if sum(other.category == placed.category for other in scene.objects) == 1 and rng.random() < 0.6:
-            pairs.append((f"Which cell is the {placed.category} in?", f"{cell}."))
-        else:
-            pairs.append((f"What is in cell {cell}?", sentence(with_article(placed.category))))
+def _map_drill(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Which thing is in which cell: the tersest questions to a map, where learning to read it begins."""
+    cells = {_cell_of(placed): placed.category for placed in scene.objects}
+    pairs = [(f"{cell}?", sentence(with_article(name))) for cell, name in cells.items()]
+    for name in dict.fromkeys(cells.values()):
+        pairs.append((f"{name}?", ", ".join(cell for cell in sorted(cells) if cells[cell] == name) + "."))
+    others = [name for name in catalogue().categories if name not in cells.values()]
+    pairs += [(f"{name}?", "Nowhere.") for name in rng.sample(others, 3)]
+    rng.shuffle(pairs)
     return pairs
+
+
+def _cell_of(placed: Placed) -> str:
+    return f"{_COLUMNS[placed.x * GRID // CANVAS]} {_ROWS[placed.y * GRID // CANVAS]}"
 
 
 def _outline(placed: Placed) -> Drawn:

@@ -17,6 +17,7 @@ from vistune.data.batch import pad
 from vistune.data.scripted import QUESTION_KINDS, kind_of_question
 from vistune.progress import meter
 from vistune.starter.language import GRID, Dialogue, cell_words, dialogues
+from vistune.starter.optimizers import MuonAdamW
 from vistune.starter.tokenizer import train_tokenizer
 from vistune.template import TEMPLATES, Encoded, Renderer
 from vistune.train.stage import learning_rate
@@ -36,16 +37,21 @@ class _Sample:
 
 @dataclass(frozen=True)
 class LlmSettings:
-    """Size and training of the LLM; ``noise``: of the map's embeddings, as a share of their own size."""
+    """Size and training of the LLM.
+
+    Attributes:
+        tokens: of one optimizer step, padding included.
+        noise: of the map's embeddings, as a share of their own size.
+    """
 
     width: int = 192
     layers: int = 4
     heads: int = 4
     inner: int = 512
     vocabulary: int = 1104
-    batch_size: int = 32
-    dialogues: int = 128_000
-    peak: float = 2e-3
+    tokens: int = 2800
+    dialogues: int = 120_000
+    peak: float = 3e-3
     noise: float = 0.3
 
 
@@ -62,18 +68,24 @@ def build_llm(
     word_ids = _WordIds(tokenizer)
     model = _new_model(settings, tokenizer)
     renderer = Renderer(TEMPLATE, tokenizer, _IMAGE_TOKEN, GRID**2)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.peak, betas=(0.9, 0.95), weight_decay=0.01, fused=True
-    )
-    steps = settings.dialogues // settings.batch_size
-    start = time.monotonic()
-    with meter("training the starter LLM", steps) as progress:
-        for step, group in zip(range(steps), _groups(renderer, settings, seed), strict=False):
-            rate = learning_rate(step, steps, settings.peak, 0.03)
+    optimizer = MuonAdamW(model.get_decoder().layers, model, settings.peak, weight_decay=0.01)
+    seen, start = 0, time.monotonic()
+    with meter("training the starter LLM", settings.dialogues) as progress:
+        for step, group in enumerate(_groups(renderer, settings, seed)):
+            rate = learning_rate(seen, settings.dialogues, settings.peak, 0.03)
             loss = _step(model, optimizer, group, word_ids, settings.noise, rate)
-            progress.advance(f"loss {loss:.3f}")
-            if step % 50 == 0 or step == steps - 1:
-                log({"part": "llm", "step": step, "loss": loss, "seconds": time.monotonic() - start})
+            seen += len(group)
+            progress.advance(f"loss {loss:.3f}", len(group))
+            if step % 50 == 0:
+                log(
+                    {
+                        "part": "llm",
+                        "step": step,
+                        "seen": seen,
+                        "loss": loss,
+                        "seconds": time.monotonic() - start,
+                    }
+                )
             if step % 500 == 499:
                 log({"part": "llm", "step": step, **text_accuracy(model, renderer, word_ids, seed, 200)})
     return model, tokenizer, text_accuracy(model, renderer, word_ids, seed, 1000)
@@ -82,7 +94,7 @@ def build_llm(
 def _new_model(settings: LlmSettings, tokenizer: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=settings.vocabulary,
             hidden_size=settings.width,
@@ -91,14 +103,31 @@ def _new_model(settings: LlmSettings, tokenizer: Any) -> Any:
             num_attention_heads=settings.heads,
             num_key_value_heads=settings.heads,
             max_position_embeddings=2048,
-            # A slow rotation: most of a head's dimensions match words wherever they stand.
-            rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
-            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            tie_word_embeddings=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=None,
         )
     )
+    _begin_with_words_alone(model)
+    return model
+
+
+@torch.no_grad()
+def _begin_with_words_alone(model: Any) -> None:
+    """Random weights from which a word of a question soon finds the same word in the map.
+
+    Words begin large and all different, and what layers add begins at zero, so that at first the residual
+    stream is the word itself.
+    """
+    for name, weight in model.named_parameters():
+        if name.endswith("embed_tokens.weight"):
+            weight.normal_(std=1.0)
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.zero_()
+        elif name.endswith("_proj.weight"):
+            weight.normal_(std=weight.shape[1] ** -0.5)
 
 
 class _WordIds:
@@ -126,20 +155,24 @@ def _text(dialogues: Iterator[Dialogue]) -> Iterator[str]:
 
 
 def _groups(renderer: Renderer, settings: LlmSettings, seed: int) -> Iterator[list[_Sample]]:
-    """Fresh dialogues without end, like lengths together."""
+    """Fresh dialogues, like lengths together, about as many tokens in each group."""
     rng = random.Random(f"llm order/{seed}")
-    for start in range(0, _UNSEEN, _POOL):
-        pool = [_Sample(d, renderer.encode(d.conversation)) for d in dialogues(seed, start, _POOL)]
+    for start in range(0, settings.dialogues, _POOL):
+        count = min(_POOL, settings.dialogues - start)
+        pool = [_Sample(d, renderer.encode(d.conversation)) for d in dialogues(seed, start, count)]
         pool.sort(key=lambda sample: len(sample.encoded.ids))
-        size = settings.batch_size
-        groups = [pool[i : i + size] for i in range(0, _POOL, size)]
+        groups: list[list[_Sample]] = [[]]
+        for sample in pool:
+            if (len(groups[-1]) + 1) * len(sample.encoded.ids) > settings.tokens:
+                groups.append([])
+            groups[-1].append(sample)
         rng.shuffle(groups)
         yield from groups
 
 
 def _step(
     model: Any,
-    optimizer: torch.optim.Optimizer,
+    optimizer: MuonAdamW,
     group: Sequence[_Sample],
     word_ids: _WordIds,
     noise: float,
@@ -147,12 +180,8 @@ def _step(
 ) -> float:
     logits, targets = _predict(model, group, word_ids, noise)
     loss = nn.functional.cross_entropy(logits, targets)
-    optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = rate
-    optimizer.step()
+    optimizer.step(rate)
     return loss.item()
 
 

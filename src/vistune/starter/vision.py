@@ -27,6 +27,7 @@ from vistune.model.vision import VisionEncoder
 from vistune.processes import spread
 from vistune.progress import meter, track
 from vistune.starter.language import GRID
+from vistune.starter.optimizers import MuonAdamW
 from vistune.train.stage import learning_rate
 
 PART = "starter-vision"  # this world's part that nothing else draws from
@@ -47,8 +48,8 @@ class VisionSettings:
     joint: int = 128  # width of the space that pictures and texts share
     batch_size: int = 128
     scenes: int = 40_000
-    epochs: int = 12
-    peak: float = 1e-3
+    epochs: int = 10
+    peak: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def build_vision(
     torch.manual_seed(seed)
     scenes, unseen = paint(seed, 0, settings.scenes), paint(seed, _UNSEEN, 1024)
     towers = _Towers(settings, tokenizer)
-    optimizer = torch.optim.AdamW(towers.parameters(), lr=settings.peak, weight_decay=0.05, fused=True)
+    optimizer = MuonAdamW(towers.transformer_layers(), towers, settings.peak, weight_decay=0.05)
     per_epoch = settings.scenes // settings.batch_size
     steps, start = per_epoch * settings.epochs, time.monotonic()
     rng = random.Random(f"vision order/{seed}")
@@ -90,7 +91,8 @@ def build_vision(
             texts = [rng.choice(scenes.captions[number]) for number in batch]
             loss_caption, loss_word = towers.losses(scenes, batch, texts)
             rate = learning_rate(step, steps, settings.peak, 0.03)
-            _update(towers, optimizer, loss_caption + loss_word, rate)
+            (loss_caption + loss_word).backward()
+            optimizer.step(rate)
             progress.advance(f"captions {loss_caption:.3f}, words {loss_word:.3f}")
             if step % 50 == 0 or step == steps - 1:
                 seconds = time.monotonic() - start
@@ -131,6 +133,9 @@ class _Towers(nn.Module):
         self.from_picture = nn.Linear(settings.width, settings.joint, bias=False)
         self.from_patch = nn.Linear(settings.width, settings.joint)
         self.scales = nn.Parameter(torch.full((2,), math.log(1 / 0.07)))
+
+    def transformer_layers(self) -> list[nn.Module]:
+        return [*_core(self.vision).encoder.layers, *self.text.layers.layers]
 
     def encode(self, scenes: _Scenes, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Unit vectors of pictures [N, joint] and of their patches [N, patches, joint]."""
@@ -229,15 +234,6 @@ def _new_encoder(settings: VisionSettings) -> Any:
     )
 
 
-def _update(towers: _Towers, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-
-
 @torch.no_grad()
 def _unit_scale(encoder: Any, features: Tensor) -> None:
     """Give the features unit size, so that any connector starts well.
@@ -246,10 +242,15 @@ def _unit_scale(encoder: Any, features: Tensor) -> None:
     size and nothing else.
     """
     scale = 1.0 / features.pow(2).mean().sqrt()
-    core = getattr(encoder, "vision_model", encoder)
+    core = _core(encoder)
     writers = [core.pre_layrnorm]
     for layer in core.encoder.layers:
         writers += [layer.self_attn.out_proj, layer.mlp.fc2]
     for module in writers:
         module.weight.mul_(scale)
         module.bias.mul_(scale)
+
+
+def _core(encoder: Any) -> Any:
+    """The encoder itself; some versions of transformers wrap it once more."""
+    return getattr(encoder, "vision_model", encoder)
