@@ -74,6 +74,7 @@ def join_parts(recipe: ModelRecipe, seed: int) -> Checkpoint:
     """
     from transformers import AutoModelForCausalLM
 
+    _hush()
     backbone = _load_part(_load_vision, recipe.vision, "vision encoder")
     language_model = _load_part(
         lambda path: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), recipe.llm, "LLM"
@@ -94,6 +95,7 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     """
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
+    _hush()
     folder = Path(resolve(str(name)))
     if not (folder / _METADATA).is_file():
         raise VistuneError(
@@ -119,6 +121,7 @@ def save_checkpoint(
         run: what else to store about how it was made.
         dtype: of the stored weights; as they are where it is not given.
     """
+    _hush()
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -139,6 +142,13 @@ def read_preprocessor(folder: Path) -> Preprocessor:
     if not path.is_file():
         raise VistuneError(f"{path}: missing; it says how pictures are prepared for the vision encoder.")
     return Preprocessor.from_config(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _hush() -> None:
+    """No progress bars of transformers: reading and writing weights is not long work here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _load_part(load: Any, name: str, what: str) -> Any:

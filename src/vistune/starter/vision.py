@@ -47,8 +47,8 @@ class VisionSettings:
     inner: int = 768
     joint: int = 128  # width of the space that pictures and texts share
     batch_size: int = 128
-    scenes: int = 40_000
-    epochs: int = 10
+    scenes: int = 32_000
+    epochs: int = 9
     peak: float = 2e-3
 
 
