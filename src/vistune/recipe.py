@@ -118,13 +118,15 @@ def _apply(content: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     if not equals:
         raise VistuneError(f"{override!r}: expected key=value, for example stages.instruct.epochs=2.")
-    *parents, last = path.split(".")
     place: Any = content
-    for key in parents:
-        place = place.get(key) if isinstance(place, dict) else None
-    if not isinstance(place, dict):
-        raise VistuneError(f"{override!r}: the recipe has no section {'.'.join(parents)!r}.")
-    place[last] = yaml.safe_load(value)
+    head, dot, rest = path.partition(".")
+    while dot and path not in place:  # a key may hold dots itself: data.conversation.json
+        place = place.get(head)
+        if not isinstance(place, dict):
+            raise VistuneError(f"{override!r}: the recipe has no section {head!r} there.")
+        path = rest
+        head, dot, rest = path.partition(".")
+    place[path] = yaml.safe_load(value)
 
 
 def _explain(error: Any) -> str:

@@ -15,7 +15,9 @@ def test_every_shipped_recipe_is_valid():
 
 
 def test_an_override_changes_one_setting():
-    recipe = load_recipe("starter", ["stages.instruct.epochs=7", "precision=bfloat16"])
+    overrides = ["stages.instruct.epochs=7", "precision=bfloat16", "stages.instruct.data.detail.json=0.9"]
+    recipe = load_recipe("starter", overrides)
+    assert recipe.stages["instruct"].data["detail.json"] == 0.9
     assert recipe.stages["instruct"].epochs == 7
     assert recipe.precision == "bfloat16"
     assert recipe.stages["align"] == load_recipe("starter").stages["align"]
@@ -26,7 +28,7 @@ def test_an_override_changes_one_setting():
     [
         ("stages.align.learning_rat=1", "did you mean 'learning_rate'"),
         ("stages.align.batch_size=0", "stages.align.batch_size"),
-        ("stages.middle.epochs=1", "no section 'stages.middle'"),
+        ("stages.middle.epochs=1", "no section 'middle' there"),
         ("model.connector=cubic", "model.connector"),
         ("epochs", "expected key=value"),
     ],
