@@ -83,6 +83,7 @@ def test_a_run_leaves_metrics_and_a_complete_checkpoint_for_each_stage(recipe, d
             "vistune.json",
         }
     assert [row["step"] for row in read_metrics(tmp_path / "run", recipe)["align"]] == [0, 1, 2]
+    assert str(tmp_path.parent.parent) not in (last / "config.json").read_text()
 
 
 def test_stage_1_trains_the_connector_and_stage_2_the_llm_too(recipe, data, images, tmp_path, parts):

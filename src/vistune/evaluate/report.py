@@ -154,7 +154,13 @@ def _stage_panel(name: str, stage: StageRecipe, steps: int, curve: LossCurve) ->
 def _example(gallery: Gallery) -> Exchange | None:
     """The first exchange of the gallery that needs the picture; more than yes or no where there is one."""
     found = [exchange for card in gallery.cards for exchange in card.exchanges if exchange.needs_picture]
-    return min(found, key=lambda exchange: exchange.seeing.reference in ("Yes.", "No."), default=None)
+    return min(found, key=_dullness, default=None)
+
+
+def _dullness(exchange: Exchange) -> int:
+    """Yes or no tells less than other answers, and a blind answer without words less than a wrong one."""
+    wordless = exchange.blind is None or not any(map(str.isalpha, exchange.blind.answer))
+    return 2 * (exchange.seeing.reference in ("Yes.", "No.")) + wordless
 
 
 def _read_data(out: Path) -> Data | None:

@@ -195,6 +195,8 @@ def _to_hf(checkpoint: Checkpoint, dtype: torch.dtype | None) -> Any:
         vision_feature_layer=recipe.vision_layer,
         tie_word_embeddings=model.language_model.config.tie_word_embeddings,
     )
+    for part in (config.vision_config, config.text_config):
+        part._name_or_path = ""  # where a part once lay is nobody else's business
     with torch.device("meta"):
         whole = LlavaForConditionalGeneration(config)
     whole.load_state_dict(_hf_state(model), strict=True, assign=True)
