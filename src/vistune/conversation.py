@@ -7,7 +7,7 @@ text, so that no text of a user or of a data set can turn into one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 IMAGE_PLACEHOLDER = "<image>"  # stands for the picture in LLaVA's JSON and in chat templates
@@ -43,17 +43,11 @@ class Conversation:
 
     id: str
     turns: tuple[Turn, ...]
-    extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def pictures(self) -> list[str]:
         """Files of the pictures, in the order of their places."""
         return [part.file for turn in self.turns for part in turn.content if isinstance(part, Picture)]
-
-    def without_pictures(self) -> Conversation:
-        """The same words, and nothing to see."""
-        turns = tuple(Turn(turn.speaker, (turn.text,)) for turn in self.turns)
-        return Conversation(self.id, turns, self.extra)
 
 
 def human(*content: str | Picture) -> Turn:

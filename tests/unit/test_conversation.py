@@ -97,12 +97,6 @@ def test_questions_and_answers_are_plain_pairs():
     assert questions_and_answers(DOG) == [("What is this?", "A dog."), ("What does it do?", "It runs.")]
 
 
-def test_without_pictures_the_words_stay_the_same():
-    blind = DOG.without_pictures()
-    assert blind.pictures == []
-    assert questions_and_answers(blind) == questions_and_answers(DOG)
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [

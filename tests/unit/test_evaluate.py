@@ -46,7 +46,7 @@ def test_every_question_is_asked_alone_with_its_kind():
     first, second = questions_of([talk])
     assert (first.id, first.kind, first.reference) == ("7-0", "presence", "Yes.")
     assert (second.id, second.kind, second.image) == ("7-1", "other", "a.jpg")
-    assert questions_of([talk.without_pictures()]) == []
+    assert questions_of([Conversation("8", (human("Why?"), gpt("Nobody knows.")))]) == []
 
 
 @pytest.mark.parametrize(
