@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from vistune.conversation import Conversation, ask, gpt, human, to_json
-from vistune.data.coco import AnnotatedImage, Box
+from vistune.data.annotated import Box
 from vistune.evaluate.answer import Answer
-from vistune.evaluate.charts import category_hues, loss_curve, loss_range, moving_average, overlay
+from vistune.evaluate.charts import loss_curve, loss_range, moving_average
 from vistune.evaluate.exact import accuracy, accuracy_by_kind
 from vistune.evaluate.gallery import make_gallery
 from vistune.evaluate.report import write_report
+from vistune.page.drawing import category_hues, overlay
 from vistune.recipe import Recipe, load_recipe
 
 ATTACK = "<script>alert('answer')</script>"
@@ -225,7 +226,7 @@ def test_loss_curve_spans_the_plot_on_a_logarithmic_axis() -> None:
 
 def test_labels_of_boxes_stay_inside_the_picture() -> None:
     box = Box("hippopotamus", (0.9, 0.0, 1.0, 0.5))
-    drawn = overlay([box], 0.5, category_hues([AnnotatedImage("1", "a.jpg", (), (box,))])).boxes[0]
+    drawn = overlay([box], 0.5, category_hues([box.category])).boxes[0]
     assert drawn.label_x + drawn.label_width == pytest.approx(320)
     assert drawn.label_y == 0
     assert (drawn.x, drawn.height) == pytest.approx((288, 80))

@@ -1,4 +1,4 @@
-"""Geometry of the report's drawings: loss curves, boxes over a picture. Colours and words are the template's.
+"""Geometry of the report's loss curves. Colours and words are the template's.
 
 A plot spans 0 to 1000 in x and y, y downwards; places of labels are percent of the plot.
 """
@@ -11,13 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from vistune.data.coco import AnnotatedImage, Box
-
 _SPAN = 1000
 _MOST_POINTS = 1000  # a longer curve is thinned to about this many
-_PICTURE_WIDTH = 320  # units across a picture that boxes are drawn over
-_LETTER, _LABEL_HEIGHT = 6.3, 15.0  # of a box's label, in the same units
-_GOLDEN_ANGLE = 137.5  # degrees between neighbouring hues; keeps any number of them apart
 
 
 @dataclass(frozen=True)
@@ -128,51 +123,3 @@ def _step_ticks(first: int, last: int) -> list[Tick]:
     stride = max(1, next(s for s in (unit // 5, unit // 2, unit, 2 * unit) if s and width / s <= 5))
     numbers = range(math.ceil(first / stride) * stride, last + 1, stride)
     return [Tick(100 * (number - first) / width, f"{number:,}") for number in numbers]
-
-
-@dataclass(frozen=True)
-class DrawnBox:
-    """A box and its label over a picture that is 320 units wide; ``hue`` in degrees."""
-
-    category: str
-    hue: float
-    x: float
-    y: float
-    width: float
-    height: float
-    label_x: float
-    label_y: float
-    label_width: float
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """What is drawn over one picture; ``height`` in the same units."""
-
-    width: int
-    height: float
-    boxes: list[DrawnBox]
-
-
-def category_hues(images: Iterable[AnnotatedImage]) -> dict[str, float]:
-    """A hue for each category, the same in all the pictures."""
-    names = dict.fromkeys(box.category for image in images for box in image.boxes)
-    return {name: (25 + number * _GOLDEN_ANGLE) % 360 for number, name in enumerate(names)}
-
-
-def overlay(boxes: Iterable[Box], aspect: float, hues: dict[str, float]) -> Overlay:
-    """Boxes to draw over a picture of which height / width is ``aspect``; the largest lies lowest."""
-    height = _PICTURE_WIDTH * aspect
-    ordered = sorted(boxes, key=lambda box: (-box.area, box.category, box.corners))
-    return Overlay(_PICTURE_WIDTH, height, [_draw(box, height, hues[box.category]) for box in ordered])
-
-
-def _draw(box: Box, height: float, hue: float) -> DrawnBox:
-    """The label stands on the box's upper edge, or inside it where there is no room above."""
-    x1, y1, x2, y2 = (
-        share * size for share, size in zip(box.corners, (_PICTURE_WIDTH, height) * 2, strict=True)
-    )
-    label_width = len(box.category) * _LETTER + 9
-    label_x = max(0.0, min(x1, _PICTURE_WIDTH - label_width))
-    label_y = y1 - _LABEL_HEIGHT if y1 >= _LABEL_HEIGHT else y1
-    return DrawnBox(box.category, hue, x1, y1, x2 - x1, y2 - y1, label_x, label_y, label_width)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shlex
 from collections.abc import Iterable, Sequence
@@ -11,26 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
-
 from vistune.conversation import Conversation, questions_and_answers
-from vistune.data.coco import AnnotatedImage, load_coco
+from vistune.data.annotated import AnnotatedImage
+from vistune.data.coco import load_coco
 from vistune.data.generate import ALIGNMENT, read_provenance
 from vistune.data.images import open_image
 from vistune.data.samples import read_conversations
 from vistune.data.scripted.questions import QUESTION_KINDS
 from vistune.data.teacher import SAMPLE_TYPES, SampleType
 from vistune.evaluate.answer import Answer, read_answers
-from vistune.evaluate.charts import LossCurve, Overlay, category_hues, loss_curve, loss_range, overlay
+from vistune.evaluate.charts import LossCurve, loss_curve, loss_range
 from vistune.evaluate.gallery import Exchange, Gallery, make_gallery
+from vistune.page.drawing import Overlay, category_hues, overlay
+from vistune.page.render import data_uri, load_template
 from vistune.recipe import Recipe, StageRecipe
 from vistune.train.loop import read_metrics
 
 _GALLERY_PICTURES = 12
 _SAMPLED, _SAMPLE_PICTURES = 60, 3  # so many are shown, of the first so many
 _SAMPLE_BOXES = range(3, 7)  # a sample picture has so many boxes: enough to tell, few enough to read
-_WIDEST, _JPEG_QUALITY = 480, 88  # pictures on the page, in pixels
 _PARTS = {"vision": "vision encoder", "connector": "connector", "llm": "LLM"}  # and their names on the page
 
 
@@ -87,14 +84,14 @@ def write_report(out: Path, recipe: Recipe, metrics: dict[str, Any]) -> Path:
     answers = _read_answers(evaluation / "answers.jsonl")
     gallery = make_gallery(answers, _read_answers(evaluation / "answers_blind.jsonl"), _GALLERY_PICTURES)
     images = out / "world" / "images"
-    page = _template().render(
+    page = load_template("vistune.evaluate", "report.html.j2").render(
         recipe=recipe,
         metrics=metrics,
         scores=scores,
         kinds=kind_rows(scores, answers),
         stages=_stage_panels(out / "train", recipe),
         gallery=gallery,
-        pictures={card.image: _data_uri(open_image(images / card.image)) for card in gallery.cards},
+        pictures={card.image: data_uri(open_image(images / card.image)) for card in gallery.cards},
         example=_example(gallery),
         data=_read_data(out),
         commands=_commands(out, gallery),
@@ -102,20 +99,6 @@ def write_report(out: Path, recipe: Recipe, metrics: dict[str, Any]) -> Path:
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("vistune", "evaluate"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    environment.filters["number"] = lambda count: f"{count:,}"
-    environment.filters["points"] = lambda share: f"{100 * share:+.1f}".replace("-", "−")
-    return environment.get_template("report.html.j2")
 
 
 def _read_answers(path: Path) -> list[Answer]:
@@ -172,13 +155,13 @@ def _read_data(out: Path) -> Data | None:
     images = load_coco(captions, instances, world / "images", limit=_SAMPLED).images
     written = {kind: _by_picture(folder / f"{kind}.json") for kind in SAMPLE_TYPES}
     chosen = _choose_samples([image for image in images if any(image.file in w for w in written.values())])
-    hues = category_hues(chosen)
+    hues = category_hues(box.category for image in chosen for box in image.boxes)
     samples = []
     for image in chosen:
         picture = open_image(world / "images" / image.file)
         pairs = {kind: questions_and_answers(w[image.file]) for kind, w in written.items() if image.file in w}
         drawn = overlay(image.boxes, picture.height / picture.width, hues)
-        samples.append(Sample(image, drawn, _data_uri(picture), pairs))
+        samples.append(Sample(image, drawn, data_uri(picture), pairs))
     return Data(read_provenance(folder), samples, _caption_question(folder / f"{ALIGNMENT}.json"))
 
 
@@ -197,13 +180,6 @@ def _choose_samples(images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:
 def _caption_question(path: Path) -> str | None:
     pairs = [pair for c in _by_picture(path).values() for pair in questions_and_answers(c)]
     return pairs[0][0] if pairs else None
-
-
-def _data_uri(picture: Image.Image) -> str:
-    picture.thumbnail((_WIDEST, _WIDEST))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _commands(out: Path, gallery: Gallery) -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""What HTML pages share: the look, pictures inside the page, boxes drawn over them. Knows no data formats."""
