@@ -29,5 +29,6 @@ def count_by_reason(problems: Iterable[Problem]) -> dict[str, int]:
 
 def write_problems(path: Path, problems: Iterable[Problem]) -> None:
     """Write one JSON line for each problem; the file is there even when it is empty."""
-    lines = [json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
-    path.write_text("".join(lines), encoding="utf-8")
+    with open(path, "w", encoding="utf-8") as file:
+        for problem in problems:
+            file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")

@@ -57,6 +57,25 @@ def find_flaw(path: Path) -> Flaw | None:
     return None
 
 
+def flaw_of_annotated(folder: Path, file: str, size: tuple[int, int] | None = None) -> Flaw | None:
+    """Why a picture that annotations name cannot be used, or None where it can.
+
+    Args:
+        size: the (width, height) that the annotations say it has.
+    """
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return Flaw("picture outside the folder of images")
+    try:
+        found = open_image(path).size
+    except UnusableImageError as error:
+        return error.flaw
+    if size and found != size:
+        detail = f"{found[0]}x{found[1]}, annotated {size[0]}x{size[1]}"
+        return Flaw("picture is not of the annotated size", detail)
+    return None
+
+
 @dataclass(frozen=True)
 class Preprocessor:
     """CLIP's preprocessing: shortest side to ``size`` (bicubic), centre crop, scale, normalise.
