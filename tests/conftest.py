@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from vistune.data.coco import Annotations, load_coco
+from vistune.data.annotated import Annotations
+from vistune.data.coco import load_coco
 from vistune.data.world.write import write_world
 from vistune.starter.tokenizer import train_tokenizer
 

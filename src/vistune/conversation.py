@@ -58,9 +58,16 @@ def gpt(text: str) -> Turn:
     return Turn("gpt", (text,))
 
 
-def ask(question: str, picture: str | None) -> tuple[str | Picture, ...]:
-    """A question's content: the picture first, where there is one."""
-    return (Picture(picture), "\n" + question) if picture else (question,)
+def ask(
+    question: str, pictures: str | Sequence[str] | None, picture_first: bool = True
+) -> tuple[str | Picture, ...]:
+    """A question's content: its pictures before it or after it, each on a line of its own (paper Eq. 4)."""
+    files = [pictures] if isinstance(pictures, str) else pictures or ()
+    if picture_first:
+        lead = [part for file in files for part in (Picture(file), "\n")]
+        return (*lead[:-1], "\n" + question) if lead else (question,)
+    tail = [part for file in files for part in ("\n", Picture(file))]
+    return (question + "\n", *tail[1:]) if tail else (question,)
 
 
 def from_json(record: Any) -> Conversation:

@@ -92,13 +92,16 @@ def _world(folder: Path, size: Size, seed: int) -> None:
 def _data(world: Path, folder: Path, seed: int) -> None:
     from vistune.data.coco import load_coco
     from vistune.data.generate import generate
+    from vistune.data.plan import GenerationSettings
     from vistune.data.scripted import OfflineTeacher
 
+    # Before the question, as the starter LLM has read its maps.
+    settings = GenerationSettings(seed=seed, picture="first")
     for part in ("train", "val"):
         annotations = load_coco(
             world / f"captions_{part}.json", world / f"instances_{part}.json", world / "images"
         )
-        generate(annotations, OfflineTeacher(annotations.categories), folder / part, seed)
+        generate(annotations, OfflineTeacher(annotations.categories), folder / part, settings)
 
 
 def _train(recipe: Recipe, out: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.tiny import tiny_checkpoint
 from vistune.conversation import Conversation, ask, gpt, human
 from vistune.data.generate import generate
+from vistune.data.plan import GenerationSettings
 from vistune.data.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.evaluate.answer import Answer, answer_all, exact_match, questions_of, read_answers
@@ -25,7 +26,12 @@ def saved(tmp_path_factory, tokenizer):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, world_annotations):
     folder = tmp_path_factory.mktemp("data") / "val"
-    generate(world_annotations, OfflineTeacher(world_annotations.categories), folder, seed=0)
+    generate(
+        world_annotations,
+        OfflineTeacher(world_annotations.categories),
+        folder,
+        GenerationSettings(seed=0, picture="first"),
+    )
     return folder / "conversation.json"
 
 

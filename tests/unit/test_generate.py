@@ -15,19 +15,23 @@ from typing import Any
 import pytest
 
 from vistune.conversation import Conversation, from_json, questions_and_answers, to_json
-from vistune.data.coco import AnnotatedImage, Annotations, Box, load_coco
-from vistune.data.generate import Generated, generate, question_list, read_provenance
+from vistune.data.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.coco import load_coco
+from vistune.data.generate import Generated, generate, read_provenance
+from vistune.data.plan import GenerationSettings
+from vistune.data.prompts import question_list
 from vistune.data.scripted import OfflineTeacher
-from vistune.data.teacher import SAMPLE_TYPES, TeacherRequest
+from vistune.data.teacher import SAMPLE_TYPES, TeacherReply, TeacherRequest
 from vistune.errors import Problem, VistuneError
 
+RECORDS = ("provenance.json", "provenance.jsonl", "quarantine.jsonl", "set_aside.jsonl", "settings.json")
 FILES = ("conversation", "detail", "reasoning", "alignment")
 CAT = AnnotatedImage(
-    "5", "cat.jpg", ("A cat sleeps.", "A sleeping cat."), (Box("cat", (0.0, 0.1, 0.5, 0.6)),)
+    "5", ("cat.jpg",), ("A cat sleeps.", "A sleeping cat."), (Box("cat", (0.0, 0.1, 0.5, 0.6)),)
 )
-DOG = AnnotatedImage("9", "dog.jpg", ("A dog runs.",), (Box("dog", (0.4, 0.4, 0.6, 0.625)),))
+DOG = AnnotatedImage("9", ("dog.jpg",), ("A dog runs.",), (Box("dog", (0.4, 0.4, 0.6, 0.625)),))
 PETS = Annotations([CAT, DOG], ("cat", "dog"), [])
-NONSENSE = "I am sorry.\n===\nI see nothing."
+NONSENSE = "Perhaps.\n===\nI see nothing."
 
 
 class Scribe:
@@ -35,28 +39,36 @@ class Scribe:
 
     name = "scribe"
     boxes_for = frozenset(SAMPLE_TYPES)
+    in_flight = 8
+    varies = False
 
     def __init__(self) -> None:
         self.requests: list[TeacherRequest] = []
 
-    async def write(self, request: TeacherRequest) -> str:
+    def describe(self) -> dict[str, Any]:
+        return {"teacher": self.name}
+
+    async def write(self, request: TeacherRequest) -> TeacherReply:
         self.requests.append(request)
         if request.type == "detail":
-            return "Something is there.\n\nIt is seen well."
-        return "Question:\nWhat is it?\n===\nAnswer:\nA thing."
+            return TeacherReply("Something is there.\n\nIt is seen well.")
+        return TeacherReply("Question:\nWhat is it?\n===\nAnswer:\nA thing.")
+
+    async def close(self) -> None:
+        pass
 
 
 class Grumbler(Scribe):
     """A scribe that replies nonsense to whatever speaks of a cat."""
 
-    async def write(self, request: TeacherRequest) -> str:
-        return NONSENSE if "cat" in request.context else await super().write(request)
+    async def write(self, request: TeacherRequest) -> TeacherReply:
+        return TeacherReply(NONSENSE) if "cat" in request.context else await super().write(request)
 
 
 class Dawdler(Scribe):
     """A scribe that answers the earlier requests later."""
 
-    async def write(self, request: TeacherRequest) -> str:
+    async def write(self, request: TeacherRequest) -> TeacherReply:
         await asyncio.sleep(0.02 if "cat" in request.context else 0)
         return await super().write(request)
 
@@ -71,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def write(annotations: Annotations, out: Path, seed: int = 0) -> Generated:
-    return generate(annotations, OfflineTeacher(annotations.categories), out, seed)
+    return generate(annotations, OfflineTeacher(annotations.categories), out, GenerationSettings(seed=seed))
 
 
 @pytest.fixture(scope="module", params=["world_annotations", "coco_mini_annotations"])
@@ -98,9 +110,7 @@ def samples(data: Path) -> Iterator[tuple[str, Conversation]]:
 
 
 def test_run_leaves_exactly_its_files(data: Path):
-    assert sorted(contents(data)) == sorted(
-        [*(f"{name}.json" for name in FILES), "provenance.json", "set_aside.jsonl"]
-    )
+    assert sorted(contents(data)) == sorted([*(f"{name}.json" for name in FILES), *RECORDS])
 
 
 @pytest.mark.parametrize("kind", SAMPLE_TYPES)
@@ -185,16 +195,16 @@ def test_another_seed_gives_other_data(annotations: Annotations, data: Path, tmp
 
 
 def test_order_does_not_depend_on_which_reply_comes_first(tmp_path: Path):
-    generate(PETS, Scribe(), tmp_path / "prompt", seed=0)
-    generate(PETS, Dawdler(), tmp_path / "late", seed=0)
+    generate(PETS, Scribe(), tmp_path / "prompt", GenerationSettings(seed=0))
+    generate(PETS, Dawdler(), tmp_path / "late", GenerationSettings(seed=0))
     assert contents(tmp_path / "late") == contents(tmp_path / "prompt")
 
 
 def test_second_run_into_the_same_folder_is_refused_and_changes_nothing(tmp_path: Path):
-    generate(PETS, Scribe(), tmp_path / "out", seed=0)
+    generate(PETS, Scribe(), tmp_path / "out", GenerationSettings(seed=0))
     before = contents(tmp_path / "out")
     with pytest.raises(VistuneError, match=r"out: .*Choose another --out"):
-        generate(PETS, Scribe(), tmp_path / "out", seed=1)
+        generate(PETS, Scribe(), tmp_path / "out", GenerationSettings(seed=1))
     assert contents(tmp_path / "out") == before
 
 
@@ -213,7 +223,7 @@ def test_eighty_photographs_take_less_than_ten_seconds(coco_mini: Path, tmp_path
 
 def test_teacher_sees_captions_and_boxes_and_neither_file_nor_size(tmp_path: Path):
     scribe = Scribe()
-    generate(PETS, scribe, tmp_path / "out", seed=4)
+    generate(PETS, scribe, tmp_path / "out", GenerationSettings(seed=4))
     shown = {(request.type, request.context) for request in scribe.requests}
     contexts = (
         "A cat sleeps.\nA sleeping cat.\n\ncat: [0, 0.1, 0.5, 0.6]",
@@ -224,12 +234,12 @@ def test_teacher_sees_captions_and_boxes_and_neither_file_nor_size(tmp_path: Pat
 
 
 def test_replies_are_written_word_for_word(tmp_path: Path):
-    generate(PETS, Scribe(), tmp_path / "out", seed=0)
+    generate(PETS, Scribe(), tmp_path / "out", GenerationSettings(seed=0))
     assert read(tmp_path / "out", "reasoning")[1] == {
         "id": "9-reasoning",
         "image": "dog.jpg",
         "conversations": [
-            {"from": "human", "value": "<image>\nWhat is it?"},
+            {"from": "human", "value": "What is it?\n<image>"},
             {"from": "gpt", "value": "A thing."},
         ],
     }
@@ -237,28 +247,28 @@ def test_replies_are_written_word_for_word(tmp_path: Path):
     assert answer == "Something is there.\n\nIt is seen well."
 
 
-def test_nonsense_about_one_image_is_set_aside_with_its_id_and_the_rest_is_kept(tmp_path: Path):
-    result = generate(PETS, Grumbler(), tmp_path / "out", seed=0)
-    problems = [json.loads(line) for line in (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()]
-    assert sorted(problem["place"] for problem in problems) == ["5-conversation", "5-detail", "5-reasoning"]
-    assert {problem["reason"] for problem in problems} == {"reply does not follow the format"}
-    assert all("I am sorry." in problem["detail"] for problem in problems)
-    assert result.set_aside == {"reply does not follow the format": 3}
+def test_nonsense_about_one_image_is_quarantined_with_its_raw_text_and_the_rest_is_kept(tmp_path: Path):
+    result = generate(PETS, Grumbler(), tmp_path / "out", GenerationSettings(seed=0))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert sorted(row["id"] for row in rows) == ["5-conversation", "5-detail", "5-reasoning"]
+    assert {row["reason"] for row in rows} == {"reply does not follow the format"}
+    assert all(row["reply"] == NONSENSE for row in rows)
+    assert result.quarantined == {"reply does not follow the format": 3}
     assert result.counts == {"conversation": 1, "detail": 1, "reasoning": 1, "alignment": 3}
     assert [record["id"] for record in read(tmp_path / "out", "conversation")] == ["9-conversation"]
 
 
-def test_nothing_but_nonsense_is_an_error_and_leaves_the_folder_free_for_another_try(tmp_path: Path):
-    cats = Annotations([CAT], ("cat",), [])
-    with pytest.raises(
-        VistuneError, match=r"no sample could be made; see 5-.*reply does not follow the format"
-    ):
-        generate(cats, Grumbler(), tmp_path / "out", seed=0)
-    assert generate(cats, Scribe(), tmp_path / "out", seed=0).counts["detail"] == 1
+def test_nothing_but_nonsense_is_an_error_that_says_where_the_replies_are(tmp_path: Path):
+    cats, out = Annotations([CAT], ("cat",), []), tmp_path / "out"
+    with pytest.raises(VistuneError, match=r"of 3; see .*quarantine.jsonl.*5-.*does not follow the format"):
+        generate(cats, Grumbler(), out)
+    replies = [json.loads(line)["reply"] for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert replies == [NONSENSE] * 3
+    assert generate(cats, Scribe(), out).counts["detail"] == 1, "the same run may go on"
 
 
 def test_problems_of_the_annotations_are_passed_on(tmp_path: Path):
     flawed = Annotations([DOG], ("dog",), [Problem("cat.jpg", "picture is missing")])
-    result = generate(flawed, Scribe(), tmp_path / "out", seed=0)
+    result = generate(flawed, Scribe(), tmp_path / "out", GenerationSettings(seed=0))
     assert result.set_aside == {"picture is missing": 1}
     assert '"place": "cat.jpg"' in (tmp_path / "out" / "set_aside.jsonl").read_text()

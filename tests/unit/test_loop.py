@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from tests.tiny import save_tiny_parts
 from vistune.data.generate import generate
+from vistune.data.plan import GenerationSettings
 from vistune.data.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.recipe import parse_recipe
@@ -33,7 +34,12 @@ INSTRUCT = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, world_annotations):
     folder = tmp_path_factory.mktemp("data")
-    generate(world_annotations, OfflineTeacher(world_annotations.categories), folder / "train", seed=0)
+    generate(
+        world_annotations,
+        OfflineTeacher(world_annotations.categories),
+        folder / "train",
+        GenerationSettings(seed=0, picture="first"),
+    )
     return folder / "train"
 
 

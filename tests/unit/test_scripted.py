@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistune.data.coco import AnnotatedImage, Annotations, Box
+from vistune.data.annotated import AnnotatedImage, Annotations, Box
 from vistune.data.reply import parse_pairs, parse_prose
 from vistune.data.scripted import QUESTION_KINDS, OfflineTeacher, kind_of_question
 from vistune.data.scripted.scene_text import SceneText
@@ -61,7 +61,7 @@ WORDINGS = {
 
 
 def context_of(boxes: list[Box], *captions: str) -> str:
-    return AnnotatedImage("1", "a.jpg", captions, tuple(boxes)).context()
+    return AnnotatedImage("1", ("a.jpg",), captions, tuple(boxes)).context()
 
 
 def converse(context: str, seed: str = "0", categories: list[str] = CATEGORIES) -> list[tuple[str, str]]:
@@ -355,7 +355,7 @@ def test_argument_without_any_sign_falls_back_on_the_caption():
 
 
 def test_request_holds_nothing_but_type_context_and_seed():
-    assert [field.name for field in fields(TeacherRequest)] == ["type", "context", "seed"]
+    assert [field.name for field in fields(TeacherRequest)] == ["type", "context", "seed", "attempt"]
 
 
 @pytest.mark.parametrize("kind", ["conversation", "detail", "reasoning"])

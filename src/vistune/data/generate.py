@@ -1,151 +1,226 @@
-"""Annotated images -> instruction data of three types, in LLaVA's JSON."""
+"""Annotated images -> instruction data of three types, in LLaVA's format.
+
+Nothing is remembered here between runs: a teacher that costs money keeps its replies in a ledger, so the
+same command, run again, goes through all samples and asks only for what is missing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vistune import __version__
-from vistune.conversation import Conversation, ask, gpt, human, to_json
-from vistune.data.coco import AnnotatedImage, Annotations
-from vistune.data.reply import parse_pairs, parse_prose
-from vistune.data.teacher import SAMPLE_TYPES, SampleType, Teacher, TeacherRequest
-from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
-from vistune.folders import refuse_used
+from vistune.conversation import to_json
+from vistune.data.annotated import AnnotatedImage, Annotations
+from vistune.data.plan import GenerationSettings, Plan, Planned, make_plan
+from vistune.data.prompts import question_list, question_list_digest
+from vistune.data.records import write_records
+from vistune.data.sample import Quarantined, Sample, dialogue_text, make_sample, to_conversation
+from vistune.data.teacher import SampleType, Teacher
+from vistune.errors import VistuneError, count_by_reason, write_problems
+from vistune.folders import claim
+from vistune.llm.planning import PendingError
+from vistune.parallel import in_parallel, run_interruptibly
 from vistune.progress import meter
 
 ALIGNMENT = "alignment"  # stage 1: one record for each caption
-_IN_FLIGHT = 64
+SETTINGS, PROVENANCE = "settings.json", "provenance.json"
+_QUARANTINE = "quarantine.jsonl"
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Where the data went and how much there is of it."""
+    """How much data there is.
+
+    Attributes:
+        set_aside: input that could not be used, by reason.
+        quarantined: samples that could not be made, by reason.
+        pending: samples that still wait for a reply.
+        stopped: why the run ended early; what it had by then is written.
+    """
 
     counts: dict[str, int]
     set_aside: dict[str, int]
+    quarantined: dict[str, int]
+    pending: int = 0
+    stopped: VistuneError | None = None
 
 
-def generate(annotations: Annotations, teacher: Teacher, out: Path, seed: int) -> Generated:
-    """Write ``{conversation,detail,reasoning,alignment}.json``, ``set_aside.jsonl`` and ``provenance.json``.
+@dataclass
+class _Work:
+    """Samples as they come: one of Sample, Quarantined, or nothing yet."""
+
+    results: dict[str, Sample | Quarantined] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+
+
+def generate(
+    annotations: Annotations, teacher: Teacher, out: Path, settings: GenerationSettings | None = None
+) -> Generated:
+    """Write the samples of each type and ``alignment``, ``quarantine.jsonl``, ``set_aside.jsonl``,
+    ``provenance.jsonl`` (a line for each sample) and ``provenance.json``.
+
+    A folder that holds a run of the same settings is brought up to date.
 
     Raises:
-        VistuneError: ``out`` already holds data, or no sample at all could be made.
+        VistuneError: ``out`` holds something else, or no sample at all could be made.
     """
-    refuse_used(out)
-    out.mkdir(parents=True, exist_ok=True)
-    problems = list(annotations.problems)
-    samples = asyncio.run(_write_all(annotations.images, teacher, seed, problems))
-    if not any(samples.values()):
+    settings = settings or GenerationSettings()
+    plans = make_plan(annotations.images, settings)
+    claim(out, SETTINGS, {"teacher": teacher.describe(), **json.loads(json.dumps(asdict(settings)))})
+    work, stopped = _Work(), None
+    try:
+        run_interruptibly(_make_all(plans, teacher, settings, work))
+    except VistuneError as error:
+        stopped = error
+    made = {kind: list(_chosen(plan, work, Sample)) for kind, plan in plans.items()}
+    failed = [row for plan in plans.values() for row in _chosen(plan, work, Quarantined)]
+    if not any(made.values()):
+        _nothing(out, failed, work, stopped)
+    try:
+        return _write(out, annotations, teacher, settings, made, failed, len(work.pending), stopped)
+    except OSError as error:
         raise VistuneError(
-            f"{out}: no sample could be made; see {problems[-1].place}: {problems[-1].reason}."
+            f"{out}: cannot be written ({error.strerror}). Make room, and run the same command again."
+        ) from error
+
+
+async def _make_all(
+    plans: dict[SampleType, Plan], teacher: Teacher, settings: GenerationSettings, work: _Work
+) -> None:
+    phases = [list(plans.values())]
+    if settings.reasoning_sees_dialogue and "reasoning" in plans:
+        phases = [[plan for kind, plan in plans.items() if kind != "reasoning"], [plans["reasoning"]]]
+    with meter("writing instruction data", sum(plan.wanted for plan in plans.values())) as progress:
+
+        async def make(planned: Planned) -> None:
+            await _make(planned, teacher, settings, work)
+            progress.advance(_note(work))
+
+        try:
+            for phase in phases:
+                # Where samples fail, the next candidates are made in their place.
+                while batch := [planned for plan in phase for planned in _next(plan, work)]:
+                    await in_parallel(batch, make, teacher.in_flight)
+        finally:
+            await teacher.close()
+
+
+def _next(plan: Plan, work: _Work) -> list[Planned]:
+    """Candidates to make now, so that as many as wanted are good if all of them are."""
+    good = sum(isinstance(work.results.get(planned.name), Sample) for planned in plan.candidates)
+    waiting = sum(planned.name in work.pending for planned in plan.candidates)
+    fresh = [p for p in plan.candidates if p.name not in work.results and p.name not in work.pending]
+    return fresh[: plan.wanted - good - waiting]
+
+
+async def _make(planned: Planned, teacher: Teacher, settings: GenerationSettings, work: _Work) -> None:
+    try:
+        dialogue = ""
+        if settings.reasoning_sees_dialogue and planned.kind == "reasoning":
+            dialogue = _earlier(planned, work)
+        work.results[planned.name] = await make_sample(planned, teacher, settings, dialogue)
+    except PendingError:
+        work.pending.add(planned.name)
+
+
+def _earlier(planned: Planned, work: _Work) -> str:
+    """What was written for the same image."""
+    names = [f"{planned.image.id}-{kind}" for kind in ("conversation", "detail")]
+    if waiting := work.pending.intersection(names):
+        raise PendingError(min(waiting))
+    samples = [work.results.get(name) for name in names]
+    return "\n\n".join(dialogue_text(sample) for sample in samples if isinstance(sample, Sample))
+
+
+def _chosen(plan: Plan, work: _Work, kind: type) -> Iterator[Any]:
+    """Results of one kind, in the plan's order."""
+    for planned in plan.candidates:
+        if isinstance(result := work.results.get(planned.name), kind):
+            yield result
+
+
+def _nothing(out: Path, failed: Sequence[Quarantined], work: _Work, stopped: VistuneError | None) -> None:
+    """No sample was made: an error that shows where to look, unless replies are still awaited."""
+    if failed:
+        _write_quarantine(out, failed)
+    elif not work.pending and [path.name for path in out.iterdir()] == [SETTINGS]:
+        (out / SETTINGS).unlink()  # nothing was said at all: the folder stays free
+    if stopped:
+        raise stopped
+    if not work.pending:
+        raise VistuneError(
+            f"{out}: no sample could be made of {len(failed)}; see {out / _QUARANTINE}. "
+            f"The first, {failed[0].id}: {failed[0].reason} ({failed[0].detail})."
         )
-    files: dict[str, list[Conversation]] = {ALIGNMENT: _alignment(annotations.images, seed)}
-    files.update((str(kind), conversations) for kind, conversations in samples.items())
-    for name, conversations in files.items():
-        records = [to_json(conversation) for conversation in conversations]
-        (out / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=1), encoding="utf-8")
-    write_problems(out / "set_aside.jsonl", problems)
-    result = Generated(
-        {name: len(conversations) for name, conversations in files.items()}, count_by_reason(problems)
-    )
+
+
+def _write_quarantine(out: Path, failed: Sequence[Quarantined]) -> None:
+    write_records(out / _QUARANTINE, map(asdict, failed))
+
+
+def _write(
+    out: Path,
+    annotations: Annotations,
+    teacher: Teacher,
+    settings: GenerationSettings,
+    made: dict[SampleType, list[Sample]],
+    failed: Sequence[Quarantined],
+    pending: int,
+    stopped: VistuneError | None,
+) -> Generated:
+    files: dict[str, Iterable[dict[str, Any]]] = {
+        kind: (sample.record for sample in samples) for kind, samples in made.items()
+    }
+    files[ALIGNMENT] = _alignment(annotations.images, settings.seed)
+    counts = {
+        name: write_records(out / f"{name}.{settings.file_format}", records)
+        for name, records in files.items()
+    }
+    origins = (sample.origin for samples in made.values() for sample in samples)
+    write_records(out / "provenance.jsonl", origins)
+    _write_quarantine(out, failed)
+    write_problems(out / "set_aside.jsonl", annotations.problems)
+    quarantined = dict(Counter(row.reason for row in failed).most_common())
+    result = Generated(counts, count_by_reason(annotations.problems), quarantined, pending, stopped)
     provenance = {
         "vistune": __version__,
         "teacher": teacher.name,
-        "seed": seed,
+        **teacher.describe(),
+        "seed": settings.seed,
         "images": len(annotations.images),
-        "question_lists": {name: _sha256(_questions_text(name)) for name in ("detail", "brief")},
+        "question_lists": {name: question_list_digest(name) for name in ("detail", "brief")},
         "counts": result.counts,
         "set_aside": result.set_aside,
+        "quarantined": result.quarantined,
+        "pending": pending,
+        "complete": not pending and stopped is None,
     }
-    (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     return result
 
 
-async def _write_all(
-    images: Sequence[AnnotatedImage], teacher: Teacher, seed: int, problems: list[Problem]
-) -> dict[SampleType, list[Conversation]]:
-    """Every type for every image, in order; what does not parse becomes a problem."""
-    slots = asyncio.Semaphore(_IN_FLIGHT)
-    with meter("writing instruction data", len(images)) as progress:
-
-        async def write(image: AnnotatedImage, kind: SampleType) -> Conversation | Problem:
-            async with slots:
-                return await _write_one(image, kind, teacher, seed)
-
-        samples: dict[SampleType, list[Conversation]] = {kind: [] for kind in SAMPLE_TYPES}
-        for start in range(0, len(images), _IN_FLIGHT):
-            batch = images[start : start + _IN_FLIGHT]
-            for kind in SAMPLE_TYPES:
-                for result in await asyncio.gather(*(write(image, kind) for image in batch)):
-                    if isinstance(result, Problem):
-                        problems.append(result)
-                    else:
-                        samples[kind].append(result)
-            for _ in batch:
-                progress.advance()
-    return samples
-
-
-async def _write_one(
-    image: AnnotatedImage, kind: SampleType, teacher: Teacher, seed: int
-) -> Conversation | Problem:
-    name = f"{image.id}-{kind}"
-    rng = random.Random(f"generate/{seed}/{name}")
-    context = image.context(with_boxes=kind in teacher.boxes_for)
-    reply = await teacher.write(TeacherRequest(kind, context, f"{seed}/{image.id}"))
-    try:
-        if kind == "detail":
-            pairs = [(rng.choice(question_list("detail")), parse_prose(reply))]
-        else:
-            pairs = parse_pairs(reply)
-        conversation = _conversation(name, image.file, pairs)
-        to_json(conversation)
-    except ValueError as error:
-        return Problem(name, "reply does not follow the format", f"{error}: {reply[:200]!r}")
-    return conversation
-
-
-def _conversation(name: str, file: str, pairs: Sequence[tuple[str, str]]) -> Conversation:
-    """The picture stands before the first question."""
-    turns = []
-    for number, (question, answer) in enumerate(pairs):
-        turns += [human(*ask(question, None if number else file)), gpt(answer)]
-    return Conversation(name, tuple(turns))
-
-
-def _alignment(images: Sequence[AnnotatedImage], seed: int) -> list[Conversation]:
+def _alignment(images: Iterable[AnnotatedImage], seed: int) -> Iterator[dict[str, Any]]:
     """Stage 1's pairs: each caption answers a brief-description question (paper Table 11)."""
     rng = random.Random(f"alignment/{seed}")
-    questions = question_list("brief")
-    return [
-        _conversation(f"{image.id}-caption-{number}", image.file, [(rng.choice(questions), caption)])
-        for image in images
-        for number, caption in enumerate(image.captions)
-    ]
+    for image in images:
+        if len(image.files) == 1:
+            for number, caption in enumerate(image.captions):
+                pairs = [(rng.choice(question_list("brief")), caption)]
+                yield to_json(to_conversation(f"{image.id}-caption-{number}", image.files, pairs, "first"))
 
 
-def question_list(name: str) -> list[str]:
-    """The questions of ``prompts/{name}_questions.txt``, one a line."""
-    return [line for line in _questions_text(name).splitlines() if line.strip()]
-
-
-def _questions_text(name: str) -> str:
-    return resources.files("vistune.prompts").joinpath(f"{name}_questions.txt").read_text(encoding="utf-8")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _note(work: _Work) -> str:
+    failed = sum(isinstance(result, Quarantined) for result in work.results.values())
+    return f"{failed} quarantined" if failed else ""
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """What :func:`generate` recorded about the data in ``folder``."""
-    record: dict[str, Any] = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     return record

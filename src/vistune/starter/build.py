@@ -13,6 +13,7 @@ import torch
 
 from vistune.data.coco import load_coco
 from vistune.data.generate import generate
+from vistune.data.plan import GenerationSettings
 from vistune.data.scripted import OfflineTeacher
 from vistune.data.world.write import write_world
 from vistune.evaluate.run import evaluate
@@ -120,7 +121,8 @@ def _build_chat_data(work: Path, settings: BuildSettings, seed: int) -> None:
         annotations = load_coco(
             world / f"captions_{part}.json", world / f"instances_{part}.json", world / "images"
         )
-        generate(annotations, OfflineTeacher(annotations.categories), work / "data" / part, seed)
+        how = GenerationSettings(seed=seed, picture="first")
+        generate(annotations, OfflineTeacher(annotations.categories), work / "data" / part, how)
 
 
 def chat_seed(seed: int) -> int:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import TypeAlias
 
 from vistune.conversation import Conversation, ask, gpt, human
-from vistune.data.coco import AnnotatedImage, Box
-from vistune.data.generate import question_list
+from vistune.data.annotated import AnnotatedImage, Box
+from vistune.data.prompts import question_list
 from vistune.data.reply import parse_pairs
-from vistune.data.scripted import OfflineTeacher
+from vistune.data.scripted import MOST_TURNS, OfflineTeacher
 from vistune.data.teacher import TeacherRequest
 from vistune.data.wording import sentence, with_article
 from vistune.data.world.captions import captions
@@ -26,6 +27,7 @@ from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scen
 PART = "starter-text"  # this world's part that nothing else draws from
 _SHARE_OF_FACTS = 0.1  # of dialogues: about a list of facts instead of a map
 _COLUMNS, _ROWS = "ABCDE", "12345"
+_MOST = {**MOST_TURNS, "relation": 6}  # left or right is what is learned last
 _EARLY, _EARLY_DRILLS, _LATE_DRILLS = 24_000, 0.85, 0.1  # drills' share of the first dialogues, and later
 GRID = 5  # cells a side: as many as the starter encoder has patches
 
@@ -46,13 +48,13 @@ class Dialogue:
 
 def dialogues(seed: int, start: int, count: int) -> Iterator[Dialogue]:
     """Dialogues about scenes ``start`` to ``start + count``, one a scene."""
-    teacher = OfflineTeacher(list(catalogue().categories))
+    teacher = OfflineTeacher(list(catalogue().categories), _MOST)
     for index in range(start, start + count):
         scene = draw_scene(PART, seed, index)
         rng = random.Random(f"dialogue/{scene.key}")
         drawn = [_outline(placed) for placed in scene.objects]
         annotated = AnnotatedImage(
-            scene.key, "", tuple(captions(scene, drawn)), tuple(_box(item) for item in drawn)
+            scene.key, ("",), tuple(captions(scene, drawn)), tuple(_box(item) for item in drawn)
         )
         pairs = _pairs(annotated, teacher, rng)
         if rng.random() < _SHARE_OF_FACTS:
@@ -109,8 +111,22 @@ def _map_drill(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
         pairs.append((f"{name}?", ", ".join(cell for cell in sorted(cells) if cells[cell] == name) + "."))
     others = [name for name in catalogue().categories if name not in cells.values()]
     pairs += [(f"{name}?", "Nowhere.") for name in rng.sample(others, 3)]
+    single = [(cell, name) for cell, name in cells.items() if list(cells.values()).count(name) == 1]
+    beside = list(permutations(single, 2))
+    pairs += [_beside(one, other, rng) for one, other in rng.sample(beside, min(4, len(beside)))]
     rng.shuffle(pairs)
     return pairs
+
+
+def _beside(one: tuple[str, str], other: tuple[str, str], rng: random.Random) -> tuple[str, str]:
+    """How one cell lies to another, told as (cell, what is in it); sometimes with the cells at hand."""
+    (here, name), (there, neighbour) = one, other
+    across = "left" if here[0] < there[0] else "right" if here[0] > there[0] else ""
+    along = "above" if here[-1] < there[-1] else "below" if here[-1] > there[-1] else ""
+    answer = sentence(", ".join(word for word in (across, along) if word))
+    if rng.random() < 0.5:
+        return f"{name} from {neighbour}?", answer
+    return f"{name} {here} from {neighbour} {there}?", answer
 
 
 def _cell_of(placed: Placed) -> str:

@@ -47,8 +47,8 @@ class VisionSettings:
     inner: int = 768
     joint: int = 128  # width of the space that pictures and texts share
     batch_size: int = 128
-    scenes: int = 32_000
-    epochs: int = 9
+    scenes: int = 64_000
+    epochs: int = 5
     peak: float = 2e-3
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,7 +16,7 @@ from itertools import permutations
 
 import yaml
 
-from vistune.data.coco import Box
+from vistune.data.annotated import Box
 from vistune.data.regions import is_definite, region_name
 from vistune.data.scripted.scene_text import SceneText
 from vistune.data.wording import counted, listed, noun, number_word, plural, sentence, with_article
@@ -59,13 +59,7 @@ _SIDE_BY_SIDE = (
 _LARGE = 0.3  # a box that covers more than this share of the picture is not "at" any place
 _MOST_COUNTED = 10  # nobody counts more things than this at a glance
 _MOST_LISTED = 6  # kinds of things in one list
-_SHARE = {
-    "presence": 3,
-    "count": 2,
-    "position": 2,
-    "relation": 2,
-    "listing": 1,
-}  # turns at most, of each kind
+MOST_TURNS = {"presence": 3, "count": 2, "position": 2, "relation": 2, "listing": 1}  # of each kind
 
 
 @dataclass(frozen=True)
@@ -83,15 +77,19 @@ def kind_of_question(question: str) -> str | None:
     return None
 
 
-def definite_questions(scene: SceneText, categories: Sequence[str], rng: random.Random) -> list[Asked]:
+def definite_questions(
+    scene: SceneText, categories: Sequence[str], rng: random.Random, most: Mapping[str, int] = MOST_TURNS
+) -> list[Asked]:
     """A shuffled choice of questions about ``scene``, several of each kind where it has them.
 
-    ``categories``: the names that an absent thing may be drawn from.
+    Args:
+        categories: the names that an absent thing may be drawn from.
+        most: turns at most of each kind.
     """
     chosen: list[Asked] = []
     for kind, writer in _WRITERS.items():
         candidates = list(writer(scene, categories, rng))
-        chosen += rng.sample(candidates, min(_SHARE[kind], len(candidates)))
+        chosen += rng.sample(candidates, min(most[kind], len(candidates)))
     rng.shuffle(chosen)
     return chosen
 

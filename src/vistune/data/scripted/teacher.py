@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import yaml
 
-from vistune.data.coco import Box
+from vistune.data.annotated import Box
 from vistune.data.regions import REGION_NAMES, region_name
 from vistune.data.reply import format_pairs
-from vistune.data.scripted.questions import definite_questions
+from vistune.data.scripted.questions import MOST_TURNS, definite_questions
 from vistune.data.scripted.scene_text import SceneText
-from vistune.data.teacher import SAMPLE_TYPES, TeacherRequest
+from vistune.data.teacher import SAMPLE_TYPES, TeacherReply, TeacherRequest
 from vistune.data.wording import counted, is_are, listed, noun, plural, sentence, with_article
 
 _MOST_PLACED = 5  # things whose place a description tells
@@ -50,16 +51,26 @@ class OfflineTeacher:
 
     Args:
         categories: names of all the things that pictures of this data set may show.
+        most: short questions at most in one conversation, of each kind.
     """
 
     name = "offline"
     boxes_for = frozenset(SAMPLE_TYPES)
+    in_flight = 1
+    varies = False
 
-    def __init__(self, categories: Sequence[str]) -> None:
+    def __init__(self, categories: Sequence[str], most: Mapping[str, int] = MOST_TURNS) -> None:
         self._categories = tuple(sorted(categories))
+        self._most = most
 
-    async def write(self, request: TeacherRequest) -> str:
-        return self.reply(request)
+    def describe(self) -> dict[str, Any]:
+        return {"teacher": self.name}
+
+    async def write(self, request: TeacherRequest) -> TeacherReply:
+        return TeacherReply(self.reply(request))
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def reply(self, request: TeacherRequest) -> str:
         """The reply itself; nothing is waited for."""
@@ -72,7 +83,7 @@ class OfflineTeacher:
         return format_pairs(self._converse(scene, rng))
 
     def _converse(self, scene: SceneText, rng: random.Random) -> list[tuple[str, str]]:
-        asked = definite_questions(scene, self._categories, rng)
+        asked = definite_questions(scene, self._categories, rng, self._most)
         if not asked:
             return [("What can be seen here?", sentence(_gist(scene)))]
         return [(item.question, item.answer) for item in asked]
