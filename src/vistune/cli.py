@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -61,25 +62,157 @@ def world(
 @app.command()
 def generate(
     images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
-    out: Out,
+    out: Annotated[Path, typer.Option(help="Folder to write; new, or of the same command run before.")],
     captions: Annotated[Path | None, typer.Option(help="COCO captions file.")] = None,
     instances: Annotated[Path | None, typer.Option(help="COCO instances file.")] = None,
-    teacher: Annotated[str, typer.Option(help="Who writes: `offline`, rules that need no LLM.")] = "offline",
+    annotations: Annotated[
+        Path | None, typer.Option(help="Instead of COCO: JSON lines of image, captions, boxes.")
+    ] = None,
+    teacher: Annotated[
+        str, typer.Option(help="Who writes: `offline`, rules that need no LLM; or `llm`.")
+    ] = "offline",
+    model: Annotated[str | None, typer.Option(help="The LLM's name; implies --teacher llm.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible endpoint, to /v1. The key: OPENAI_API_KEY.")
+    ] = None,
+    types: Annotated[str, typer.Option(help="Types to write.")] = "conversation,detail,reasoning",
+    mix: Annotated[
+        str | None, typer.Option(help="How many: conversation=58000,detail=23000,reasoning=77000; or paper.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many images.")] = None,
     seed: Seed = 0,
+    picture: Annotated[
+        str, typer.Option(help="Where it stands in the first question: random, first or last.")
+    ] = "random",
+    file_format: Annotated[str, typer.Option("--format", help="json, jsonl or parquet.")] = "json",
+    attempts: Annotated[int, typer.Option(min=1, help="Replies asked for one sample at most.")] = 3,
+    conversation_boxes: Annotated[
+        bool, typer.Option(help="Show the LLM boxes for conversations, too; the paper did not.")
+    ] = False,
+    reasoning_sees_dialogue: Annotated[
+        bool, typer.Option(help="Show the reasoning prompt what was written for the same image.")
+    ] = False,
+    prompts: Annotated[Path | None, typer.Option(help="Folder of your own prompts.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(help="Of every request, e.g. temperature=0.2; null leaves one out.")
+    ] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 16,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 120.0,
+    requests_per_minute: Annotated[float | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(min=1)] = None,
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without a success until the endpoint counts as down.")
+    ] = 60.0,
+    ledger: Annotated[Path | None, typer.Option(help="Where paid replies are kept; shared by runs.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Price table; see docs/data.md.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Dollars at most; then stop.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what it would ask and cost, and end.")] = False,
+    batch: Annotated[
+        bool, typer.Option(help="Through files of the Batch API in OUT/batch, at half the price.")
+    ] = False,
 ) -> None:
     """Turn annotated images into instruction data: conversation, detail, reasoning."""
-    from vistune.data.coco import load_coco
-    from vistune.data.generate import generate as run
-    from vistune.data.scripted import OfflineTeacher
+    from vistune.data.command import GenerateOptions, run_generate
 
-    if teacher != "offline":
-        raise VistuneError(f"Unknown teacher {teacher!r}. Choose: offline.")
-    annotations = load_coco(captions, instances, images)
-    result = run(annotations, OfflineTeacher(annotations.categories), out, seed)
-    for name, count in result.counts.items():
-        print(f"{out / name}.json: {count}")
+    given = {name: value for name, value in locals().items() if name in GenerateOptions.model_fields}
+    for line in run_generate(GenerateOptions(**given)):
+        print(line)
+
+
+@app.command()
+def curate(
+    files: Annotated[list[Path], typer.Argument(help="caption<TAB>url|path: TSV, CSV, JSON lines, Parquet.")],
+    out: Out,
+    min_count: Annotated[int, typer.Option(min=1, help="Skip noun phrases in fewer captions.")] = 3,
+    cap: Annotated[int, typer.Option(min=1, help="Captions drawn of a more frequent phrase.")] = 100,
+    count_pool: Annotated[
+        bool, typer.Option(help="Captions that rarer phrases brought count towards the cap.")
+    ] = False,
+    lower: Annotated[bool, typer.Option(help="Phrases in lower case.")] = True,
+    drop_determiner: Annotated[bool, typer.Option(help="Phrases without a leading a, the, this ...")] = False,
+    lemma: Annotated[bool, typer.Option(help="Phrases of lemmas: dogs is dog.")] = False,
+    model: Annotated[str | None, typer.Option(help="spaCy model; default: an installed small one.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for many machines.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core.")] = None,
+    file_format: Annotated[str, typer.Option("--format", help="json, jsonl or parquet.")] = "json",
+    longest: Annotated[int, typer.Option(min=1, help="Set aside captions of more characters.")] = 2000,
+    seed: Seed = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the statistics here, too.")] = None,
+) -> None:
+    """Balance image-caption pairs by their noun phrases, as the paper filtered CC3M."""
+    from vistune.data.curate.phrases import Normalisation
+    from vistune.data.curate.run import curate as run
+    from vistune.data.curate.select import Rule
+    from vistune.data.curate.settings import Settings
+
+    result = run(
+        files,
+        out,
+        Settings(
+            Rule(min_count, cap, count_pool),
+            Normalisation(lower, drop_determiner, lemma),
+            seed,
+            model,
+            workers,
+            engine,
+            file_format,
+            longest,
+        ),
+    )
+    for name, value in result.summary().items():
+        print(f"{name}: {value}")
     for reason, count in result.set_aside.items():
         print(f"set aside: {count} x {reason} (see {out / 'set_aside.jsonl'})")
+    if json_file:
+        json_file.write_text(json.dumps(result.summary(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="LLaVA-format file: JSON, JSON lines or Parquet.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures; look at each one.")] = None,
+    decode: Annotated[bool, typer.Option(help="Decode pictures in full: slower, finds every flaw.")] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Count tokens with it: folder, hub name or `starter`.")
+    ] = None,
+    template: Annotated[str, typer.Option(help="Conversation template.")] = "vicuna_v1",
+    image_tokens: Annotated[int, typer.Option(min=0, help="Tokens that one picture takes.")] = 576,
+    max_length: Annotated[int, typer.Option(min=1, help="Longest sample in tokens.")] = 2048,
+    show: Annotated[int, typer.Option(min=0, help="Findings to print of each reason.")] = 10,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that look at pictures; default: one for each core.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all findings here.")] = None,
+) -> None:
+    """Check a data set before training on it; exit code 1 where it has errors."""
+    from vistune.data.check.run import CheckSettings, check_and_tell
+
+    settings = CheckSettings(tokenizer, template, image_tokens, max_length, decode, workers)
+    if not check_and_tell(data, images, settings, json_file, show).ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(
+    data: Annotated[Path, typer.Argument(help="LLaVA-format file, or a folder that `generate` wrote.")],
+    instances: Annotated[Path, typer.Option(help="COCO instances file of the pictures.")],
+    out: Out,
+    captions: Annotated[
+        Path | None, typer.Option(help="COCO captions file: what captions name is there, too.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures, for the gallery.")] = None,
+    similarity: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least, of near-duplicates.")] = 0.8,
+    gallery: Annotated[int, typer.Option(min=0, help="Records on the page, drawn at random.")] = 24,
+    flagged: Annotated[int, typer.Option(min=0, help="Records on the page of each flag, at most.")] = 12,
+    seed: Seed = 0,
+) -> None:
+    """Say what is wrong with instruction data: invented objects, leaks, duplicates; on a page."""
+    from vistune.data.audit.run import AuditSettings
+    from vistune.data.audit.run import audit as run
+
+    result = run(data, instances, out, captions, images, AuditSettings(similarity, gallery, flagged, seed))
+    print(result.summary())
+    print(result.page)
 
 
 @app.command()

@@ -57,7 +57,10 @@ def test_quickstart_leaves_exactly_these_files(run):
         "detail.json",
         "reasoning.json",
         "provenance.json",
+        "provenance.jsonl",
+        "quarantine.jsonl",
         "set_aside.jsonl",
+        "settings.json",
     }
     world = {f"{kind}_{part}.json" for kind in ("captions", "instances") for part in ("train", "val")}
     pictures = {f"train_{i:06d}.jpg" for i in range(24)} | {f"val_{i:06d}.jpg" for i in range(6)}
@@ -158,7 +161,8 @@ def test_a_chat_of_several_turns_through_a_pipe(run):
 def test_version_and_help():
     assert vistune("--version").stdout == f"vistune {__version__}\n"
     verbs = [line.split()[0] for line in vistune("--help").stdout.split("Commands:")[1].splitlines() if line]
-    assert verbs == ["world", "generate", "train", "evaluate", "chat", "quickstart", "starter"]
+    steps = ["world", "generate", "curate", "check", "audit", "train", "evaluate", "chat"]
+    assert verbs == [*steps, "quickstart", "starter"]
 
 
 def test_help_starts_in_under_half_a_second():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "vistune"
-LAYERS = ("base", "data", "model", "train", "evaluate", "starter", "serve", "quickstart", "cli")
-ROOMS = {"data", "model", "train", "evaluate", "starter", "serve"}
+LAYERS = ("base", "page", "data", "model", "train", "evaluate", "starter", "serve", "quickstart", "cli")
+ROOMS = {"page", "data", "model", "train", "evaluate", "starter", "serve"}
 TOP = {"quickstart", "cli"}
 
 
@@ -52,7 +52,11 @@ LIGHT = (
     "vistune.recipe",
     "vistune.conversation",
     "vistune.template",
+    "vistune.data.audit.run",
+    "vistune.data.check.run",
     "vistune.data.coco",
+    "vistune.data.command",
+    "vistune.data.curate.run",
     "vistune.data.generate",
     "vistune.data.scripted",
     "vistune.data.world.write",
