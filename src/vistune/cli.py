@@ -294,7 +294,7 @@ app.add_typer(starter, name="starter")
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C, under a name that the command-line library does not turn into an exit of its own."""
+    """Ctrl-C or a polite kill, under a name that the command-line library does not turn into an exit of its own."""
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -304,6 +304,7 @@ def _interrupt(*_: object) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; what the user can mend is told without a traceback."""
     signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except VistuneError as error:

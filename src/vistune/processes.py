@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -18,8 +20,18 @@ def spread(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) 
     if workers == 1 or len(tasks) <= _CHUNK:
         yield from map(work, tasks)
         return
-    context = get_context("spawn")
-    # Ctrl-C is for the process that the user started; it ends its workers.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_live_with_parent) as pool:
         yield from pool.map(work, tasks, chunksize=_CHUNK)
+
+
+def _live_with_parent() -> None:
+    """Ctrl-C is for the process that the user started: it ends its workers, however it ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
