@@ -294,7 +294,7 @@ app.add_typer(starter, name="starter")
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C or a polite kill, under a name that the command-line library does not turn into an exit of its own."""
+    """Ctrl-C or a polite kill, by a name that the command-line library does not make an exit of its own."""
 
 
 def _interrupt(*_: object) -> NoReturn:
