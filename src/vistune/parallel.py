@@ -36,11 +36,12 @@ async def in_parallel(items: Iterable[Item], work: Callable[[Item], Awaitable[No
 
 
 def run_interruptibly(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` in an event loop; Ctrl-C cancels it, and then does what it would have done without.
+    """Run ``work`` in an event loop; Ctrl-C, or a polite kill, cancels it, and then does what it always does.
 
     A handler that raises would raise in the midst of the loop, which swallows that or leaves things open.
     """
-    previous = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in handlers.items() if callable(handler)}
     caught: list[tuple[int, FrameType | None]] = []
 
     async def main() -> None:
@@ -50,11 +51,13 @@ def run_interruptibly(work: Coroutine[Any, Any, None]) -> None:
             caught.append((number, frame))
             loop.call_soon_threadsafe(task.cancel)
 
-        signal.signal(signal.SIGINT, cancel)
+        for number in previous:
+            signal.signal(number, cancel)
         try:
             await task
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     if threading.current_thread() is not threading.main_thread():  # signals are for the main one
         asyncio.run(work)
@@ -64,5 +67,6 @@ def run_interruptibly(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not caught:
             raise
-    if caught and callable(previous):
-        previous(*caught[0])
+    if caught:
+        number, frame = caught[0]
+        previous[signal.Signals(number)](number, frame)

@@ -26,7 +26,7 @@ from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scen
 
 PART = "starter-text"  # this world's part that nothing else draws from
 _SHARE_OF_FACTS = 0.1  # of dialogues: about a list of facts instead of a map
-_COLUMNS, _ROWS = "ABCDE", "12345"
+COLUMNS, ROWS = "ABCDE", "12345"
 _MOST = {**MOST_TURNS, "relation": 6}  # left or right is what is learned last
 _EARLY, _EARLY_DRILLS, _LATE_DRILLS = 24_000, 0.85, 0.1  # drills' share of the first dialogues, and later
 GRID = 5  # cells a side: as many as the starter encoder has patches
@@ -72,12 +72,12 @@ def text_map(scene: Scene) -> tuple[Cell, ...]:
     for placed in scene.objects:
         column, row = placed.x * GRID // CANVAS, placed.y * GRID // CANVAS
         names[row * GRID + column] = placed.category
-    return tuple((name, _COLUMNS[number % GRID], _ROWS[number // GRID]) for number, name in enumerate(names))
+    return tuple((name, COLUMNS[number % GRID], ROWS[number // GRID]) for number, name in enumerate(names))
 
 
 def cell_words() -> list[str]:
     """Every word that a cell may say."""
-    return [*catalogue().backgrounds, *catalogue().categories, *_COLUMNS, *_ROWS]
+    return [*catalogue().backgrounds, *catalogue().categories, *COLUMNS, *ROWS]
 
 
 def _conversation(key: str, pairs: Sequence[tuple[str, str]], picture: str | None) -> Conversation:
@@ -130,7 +130,7 @@ def _beside(one: tuple[str, str], other: tuple[str, str], rng: random.Random) ->
 
 
 def _cell_of(placed: Placed) -> str:
-    return f"{_COLUMNS[placed.x * GRID // CANVAS]} {_ROWS[placed.y * GRID // CANVAS]}"
+    return f"{COLUMNS[placed.x * GRID // CANVAS]} {ROWS[placed.y * GRID // CANVAS]}"
 
 
 def _outline(placed: Placed) -> Drawn:

@@ -1,8 +1,8 @@
 """Train the starter vision encoder: a small CLIP, contrastively, with a text tower that is not shipped.
 
-Two contrasts, both against the text tower: a picture against captions (CLIP), and a patch against words:
-the word for the thing whose centre lies in it, or for the background there. The second is what makes
-patches keep what is where.
+All against the text tower: a picture is told from others by captions (CLIP). A patch is told by words: the one
+for the thing whose centre lies in it or for the background there, the letter of its column and the digit of its
+row. That is what makes patches keep what is where, in the words that the LLM's maps are made of.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vistune.data.world.scene import CANVAS, catalogue, draw_scene
 from vistune.model.vision import VisionEncoder
 from vistune.processes import spread
 from vistune.progress import meter, track
-from vistune.starter.language import GRID
+from vistune.starter.language import COLUMNS, GRID, ROWS
 from vistune.starter.optimizers import MuonAdamW
 from vistune.train.stage import learning_rate
 
@@ -47,7 +47,7 @@ class VisionSettings:
     inner: int = 768
     joint: int = 128  # width of the space that pictures and texts share
     batch_size: int = 128
-    scenes: int = 64_000
+    scenes: int = 48_000
     epochs: int = 5
     peak: float = 2e-3
 
@@ -73,7 +73,7 @@ def build_vision(
 
     Returns:
         The model, its preprocessing, and its scores on unseen scenes: retrieval in 128, and the share of
-        patches (with a thing; without) whose word is right.
+        patches (with a thing; without) whose word is right, and of those whose column and row are.
     """
     torch.manual_seed(seed)
     scenes, unseen = paint(seed, 0, settings.scenes), paint(seed, _UNSEEN, 1024)
@@ -89,15 +89,23 @@ def build_vision(
             first = step % per_epoch * settings.batch_size
             batch = numbers[first : first + settings.batch_size]
             texts = [rng.choice(scenes.captions[number]) for number in batch]
-            loss_caption, loss_word = towers.losses(scenes, batch, texts)
+            loss_caption, loss_word, loss_place = towers.losses(scenes, batch, texts)
             rate = learning_rate(step, steps, settings.peak, 0.03)
-            (loss_caption + loss_word).backward()
+            (loss_caption + loss_word + loss_place).backward()
             optimizer.step(rate)
             progress.advance(f"captions {loss_caption:.3f}, words {loss_word:.3f}")
             if step % 50 == 0 or step == steps - 1:
                 seconds = time.monotonic() - start
-                losses = {"loss_captions": loss_caption.item(), "loss_words": loss_word.item()}
-                log({"part": "vision", "step": step, **losses, "seconds": seconds})
+                log(
+                    {
+                        "part": "vision",
+                        "step": step,
+                        "loss_captions": loss_caption.item(),
+                        "loss_words": loss_word.item(),
+                        "loss_places": loss_place.item(),
+                        "seconds": seconds,
+                    }
+                )
             if step % per_epoch == per_epoch - 1:
                 log({"part": "vision", "step": step, **towers.scores(unseen)})
     _unit_scale(towers.vision, towers.features(unseen, range(256)))
@@ -145,11 +153,14 @@ class _Towers(nn.Module):
         patches = self.from_patch(output.hidden_states[LAYER][:, 1:])
         return nn.functional.normalize(pictures, dim=-1), nn.functional.normalize(patches, dim=-1)
 
-    def losses(self, scenes: _Scenes, numbers: Sequence[int], texts: list[str]) -> tuple[Tensor, Tensor]:
-        """The contrast of pictures and captions, and that of patches and words."""
+    def losses(
+        self, scenes: _Scenes, numbers: Sequence[int], texts: list[str]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The contrasts of pictures and captions, of patches and things, and of patches and places."""
         pictures, patches = self.encode(scenes, numbers)
-        spoken = self.text([*texts, *vocabulary()])
-        captioned, words = spoken[: len(texts)], spoken[len(texts) :]
+        captioned, words, columns, rows = self.text([*texts, *vocabulary(), *COLUMNS, *ROWS]).split(
+            [len(texts), len(vocabulary()), GRID, GRID]
+        )
         caption_scale, word_scale = self.scales.exp().clamp(max=100)
         alike = caption_scale * pictures @ captioned.T
         same = torch.arange(len(texts))
@@ -162,19 +173,27 @@ class _Towers(nn.Module):
         )
         empty = targets < len(catalogue().backgrounds)
         weights = torch.where(empty, _WORD_SHARE, 1.0)
-        return loss_caption, (each * weights).sum() / weights.sum()
+        across, along = _places(len(numbers))
+        loss_place = nn.functional.cross_entropy((word_scale * patches @ columns.T).flatten(0, 1), across)
+        loss_place = loss_place + nn.functional.cross_entropy(
+            (word_scale * patches @ rows.T).flatten(0, 1), along
+        )
+        return loss_caption, (each * weights).sum() / weights.sum(), loss_place
 
     @torch.no_grad()
     def scores(self, unseen: _Scenes) -> dict[str, float]:
         self.eval()
-        found, hits = [], []
-        words = self.text(vocabulary())
+        found, hits, placed = [], [], []
+        words, columns, rows = self.text(vocabulary()), self.text([*COLUMNS]), self.text([*ROWS])
+        across, along = _places(128)
         for start in range(0, len(unseen.captions), 128):
             numbers = range(start, start + 128)
             pictures, patches = self.encode(unseen, numbers)
             places = self.text([unseen.captions[number][1] for number in numbers])
             found.append((pictures @ places.T).argmax(1) == torch.arange(128))
             hits.append((patches @ words.T).argmax(-1) == torch.from_numpy(unseen.words[list(numbers)]))
+            flat = patches.flatten(0, 1)
+            placed.append(((flat @ columns.T).argmax(1) == across) & ((flat @ rows.T).argmax(1) == along))
         self.train()
         right = torch.cat(hits)
         empty = torch.from_numpy(unseen.words < len(catalogue().backgrounds))
@@ -182,6 +201,7 @@ class _Towers(nn.Module):
             "retrieval_in_128": torch.cat(found).float().mean().item(),
             "patches_with_a_thing": right[~empty].float().mean().item(),
             "patches_without": right[empty].float().mean().item(),
+            "patches_placed": torch.cat(placed).float().mean().item(),
         }
 
     @torch.no_grad()
@@ -215,6 +235,12 @@ class _TextTower(nn.Module):
         states = self.layers(states, src_key_padding_mask=~mask)
         mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return nn.functional.normalize(self.out(mean), dim=-1)
+
+
+def _places(scenes: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the columns and of the rows of all patches of so many scenes, [scenes * patches] each."""
+    cells = torch.arange(GRID**2).repeat(scenes)
+    return cells % GRID, cells // GRID
 
 
 def _new_encoder(settings: VisionSettings) -> Any:
