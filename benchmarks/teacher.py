@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stub_llm import Faults, counts, served
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
-from vistune.data.generate import Generated, generate
-from vistune.data.plan import GenerationSettings
-from vistune.data.prompted import DEFAULT_PARAMETERS, PromptedTeacher
-from vistune.data.teacher import SAMPLE_TYPES
+from vistune.data.generation.generate import Generated, generate
+from vistune.data.generation.plan import GenerationSettings
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.teachers.prompted import DEFAULT_PARAMETERS, PromptedTeacher
+from vistune.data.teachers.teacher import SAMPLE_TYPES
 from vistune.llm.budget import Budget
 from vistune.llm.client import Endpoint, LlmClient
 from vistune.llm.ledger import Ledger

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from vistune.data.annotated import Annotations
-from vistune.data.coco import load_coco
+from vistune.data.sources.annotated import Annotations
+from vistune.data.sources.coco import load_coco
 from vistune.data.world.write import write_world
 from vistune.starter.tokenizer import train_tokenizer
 

@@ -112,7 +112,7 @@ def generate(
     ] = False,
 ) -> None:
     """Turn annotated images into instruction data: conversation, detail, reasoning."""
-    from vistune.data.command import GenerateOptions, run_generate
+    from vistune.data.generation.command import GenerateOptions, run_generate
 
     given = {name: value for name, value in locals().items() if name in GenerateOptions.model_fields}
     for line in run_generate(GenerateOptions(**given)):

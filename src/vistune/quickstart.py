@@ -90,10 +90,10 @@ def _world(folder: Path, size: Size, seed: int) -> None:
 
 
 def _data(world: Path, folder: Path, seed: int) -> None:
-    from vistune.data.coco import load_coco
-    from vistune.data.generate import generate
-    from vistune.data.plan import GenerationSettings
-    from vistune.data.scripted import OfflineTeacher
+    from vistune.data.generation.generate import generate
+    from vistune.data.generation.plan import GenerationSettings
+    from vistune.data.sources.coco import load_coco
+    from vistune.data.teachers.scripted import OfflineTeacher
 
     # Before the question, as the starter LLM has read its maps.
     settings = GenerationSettings(seed=seed, picture="first")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vistune.data.annotated import Annotations
 from vistune.data.audit import AuditSettings, audit
 from vistune.data.audit.annotations import Annotated, join_key
 from vistune.data.audit.examine import DUPLICATE, INVENTED, LEAK_IN_ANSWER
@@ -20,8 +19,9 @@ from vistune.data.audit.questions import affirms, kind_of
 from vistune.data.audit.run import sample_type
 from vistune.data.audit.tally import Lengths
 from vistune.data.audit.vocabulary import Vocabulary, _table
-from vistune.data.generate import generate
-from vistune.data.scripted import OfflineTeacher
+from vistune.data.generation.generate import generate
+from vistune.data.sources.annotated import Annotations
+from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 
 pytest.importorskip("datasketch")

@@ -338,8 +338,8 @@ def test_a_list_never_overwrites(tmp_path: Path) -> None:
 
 
 def test_the_sample_worlds_data_are_sound(tiny_world: Path, tmp_path: Path, world_annotations: Any) -> None:
-    from vistune.data.generate import generate
-    from vistune.data.scripted import OfflineTeacher
+    from vistune.data.generation.generate import generate
+    from vistune.data.teachers.scripted import OfflineTeacher
 
     generate(world_annotations, OfflineTeacher(world_annotations.categories), tmp_path / "data")
     for name in ("conversation", "detail", "reasoning", "alignment"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vistune.data.checks import find_sample_flaw
+from vistune.data.generation.checks import find_sample_flaw
 
 CONTEXT = "A woman in a red coat walks her dog.\n\nperson: [0.1, 0.2, 0.5, 0.9]\ndog: [0.5, 0.6, 0.7, 0.9]"
 GOOD = [

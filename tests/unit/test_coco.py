@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
-from vistune.data.coco import load_coco
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.sources.coco import load_coco
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
 
 STREET = {"id": 7, "file_name": "street.jpg", "width": 500, "height": 500}

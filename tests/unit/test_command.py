@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.fake_llm import request
-from vistune.data import command as command_module
-from vistune.data.command import GenerateOptions, parse_parameters, run_generate
-from vistune.data.prompted import DEFAULT_PARAMETERS
+from vistune.data.generation import command as command_module
+from vistune.data.generation.command import GenerateOptions, parse_parameters, run_generate
+from vistune.data.teachers.prompted import DEFAULT_PARAMETERS
 from vistune.errors import VistuneError
 from vistune.llm.ledger import Ledger
 from vistune.llm.request import Usage

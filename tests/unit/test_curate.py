@@ -37,8 +37,8 @@ from vistune.data.curate.phrases import (
 )
 from vistune.data.curate.plot import plot_frequencies, ranked
 from vistune.data.curate.select import Rule, order, select
-from vistune.data.prompts import question_list
 from vistune.errors import Problem, VistuneError
+from vistune.prompts import question_list
 
 SHARED_CAPTIONS = Path(__file__).resolve().parents[3] / "shared/data/cc3m/Validation_GCC-1.1.0-Validation.tsv"
 needs_spacy = pytest.mark.skipif(

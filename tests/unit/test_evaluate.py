@@ -6,9 +6,9 @@ import pytest
 
 from tests.tiny import tiny_checkpoint
 from vistune.conversation import Conversation, ask, gpt, human
-from vistune.data.generate import generate
-from vistune.data.plan import GenerationSettings
-from vistune.data.scripted import OfflineTeacher
+from vistune.data.generation.generate import generate
+from vistune.data.generation.plan import GenerationSettings
+from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.evaluate.answer import Answer, answer_all, exact_match, questions_of, read_answers
 from vistune.evaluate.exact import accuracy, accuracy_by_kind, table, wilson_interval

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from vistune.conversation import Conversation, from_json, questions_and_answers, to_json
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
-from vistune.data.coco import load_coco
-from vistune.data.generate import Generated, generate, read_provenance
-from vistune.data.plan import GenerationSettings
-from vistune.data.prompts import question_list
-from vistune.data.scripted import OfflineTeacher
-from vistune.data.teacher import SAMPLE_TYPES, TeacherReply, TeacherRequest
+from vistune.data.generation.generate import Generated, generate, read_provenance
+from vistune.data.generation.plan import GenerationSettings
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.sources.coco import load_coco
+from vistune.data.teachers.scripted import OfflineTeacher
+from vistune.data.teachers.teacher import SAMPLE_TYPES, TeacherReply, TeacherRequest
 from vistune.errors import Problem, VistuneError
+from vistune.prompts import question_list
 
 RECORDS = ("provenance.json", "provenance.jsonl", "quarantine.jsonl", "set_aside.jsonl", "settings.json")
 FILES = ("conversation", "detail", "reasoning", "alignment")

@@ -15,18 +15,18 @@ import pytest
 from benchmarks.stub_llm import written
 
 from vistune.conversation import from_json, questions_and_answers
-from vistune.data import generate as generate_module
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
-from vistune.data.generate import Generated, generate, read_provenance
-from vistune.data.plan import GenerationSettings
-from vistune.data.prompted import DEFAULT_PARAMETERS, PromptedTeacher
-from vistune.data.prompts import load_prompt, question_list
+from vistune.data.generation import generate as generate_module
+from vistune.data.generation.generate import Generated, generate, read_provenance
+from vistune.data.generation.plan import GenerationSettings
 from vistune.data.records import Record, read_records
-from vistune.data.teacher import SAMPLE_TYPES
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.teachers.prompted import DEFAULT_PARAMETERS, PromptedTeacher
+from vistune.data.teachers.teacher import SAMPLE_TYPES
 from vistune.errors import VistuneError
 from vistune.llm.budget import BudgetReachedError
 from vistune.llm.client import RequestFailedError
 from vistune.llm.request import ChatReply, ChatRequest, Usage
+from vistune.prompts import load_prompt, question_list
 
 NAMES = ("ant", "bee", "cow", "dog", "emu", "fox")
 IMAGES = [

@@ -54,11 +54,11 @@ LIGHT = (
     "vistune.template",
     "vistune.data.audit.run",
     "vistune.data.check.run",
-    "vistune.data.coco",
-    "vistune.data.command",
+    "vistune.data.sources.coco",
+    "vistune.data.generation.command",
     "vistune.data.curate.run",
-    "vistune.data.generate",
-    "vistune.data.scripted",
+    "vistune.data.generation.generate",
+    "vistune.data.teachers.scripted",
     "vistune.data.world.write",
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vistune.data.generate import question_list
+from vistune.data.generation.generate import question_list
 from vistune.data.leaks import find_leak
 
 LEAKS = """

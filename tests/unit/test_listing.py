@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vistune.data.annotated import Annotations
-from vistune.data.listing import load_listing
+from vistune.data.sources.annotated import Annotations
+from vistune.data.sources.listing import load_listing
 from vistune.errors import VistuneError
 
 DOG = {

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import save_tiny_parts
-from vistune.data.generate import generate
-from vistune.data.plan import GenerationSettings
-from vistune.data.scripted import OfflineTeacher
+from vistune.data.generation.generate import generate
+from vistune.data.generation.plan import GenerationSettings
+from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.recipe import parse_recipe
 from vistune.train import loop

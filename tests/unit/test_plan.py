@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vistune.data.annotated import AnnotatedImage
-from vistune.data.plan import GenerationSettings, make_plan, parse_mix, parse_types
+from vistune.data.generation.plan import GenerationSettings, make_plan, parse_mix, parse_types
+from vistune.data.sources.annotated import AnnotatedImage
 from vistune.errors import VistuneError
 
 IMAGES = [AnnotatedImage(str(n), (f"{n}.jpg",), ("A dog.",), ()) for n in range(20)]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from vistune.data.checks import find_sample_flaw
-from vistune.data.prompts import load_prompt, unanswerable
-from vistune.data.reply import parse_pairs, parse_prose
-from vistune.data.scripted.scene_text import SceneText
-from vistune.data.teacher import SAMPLE_TYPES
+from vistune.data.generation.checks import find_sample_flaw
+from vistune.data.teachers.reply import parse_pairs, parse_prose
+from vistune.data.teachers.scripted.scene_text import SceneText
+from vistune.data.teachers.teacher import SAMPLE_TYPES
 from vistune.errors import VistuneError
+from vistune.prompts import load_prompt, unanswerable
 
 MINE = "system: |\n  Be brief.\nexamples:\n  - context: A dog.\n    reply: |\n      It is a dog.\n"
 EXAMPLES = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vistune.data.reply import ReplyError, format_pairs, parse_pairs, parse_prose
+from vistune.data.teachers.reply import ReplyError, format_pairs, parse_pairs, parse_prose
 
 ONE_PAIR = "Question:\nWhat is the dog doing?\n===\nAnswer:\nIt runs after a ball."
 TWO_PAIRS = f"{ONE_PAIR}\n===\nQuestion:\nHow many dogs?\n===\nAnswer:\nOne."

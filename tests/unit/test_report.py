@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from vistune.conversation import Conversation, ask, gpt, human, to_json
-from vistune.data.annotated import Box
+from vistune.data.sources.annotated import Box
 from vistune.evaluate.answer import Answer
 from vistune.evaluate.charts import loss_curve, loss_range, moving_average
 from vistune.evaluate.exact import accuracy, accuracy_by_kind

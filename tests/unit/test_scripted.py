@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
-from vistune.data.reply import parse_pairs, parse_prose
-from vistune.data.scripted import QUESTION_KINDS, OfflineTeacher, kind_of_question
-from vistune.data.scripted.scene_text import SceneText
-from vistune.data.teacher import SampleType, TeacherRequest
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.teachers.reply import parse_pairs, parse_prose
+from vistune.data.teachers.scripted import QUESTION_KINDS, OfflineTeacher, kind_of_question
+from vistune.data.teachers.scripted.scene_text import SceneText
+from vistune.data.teachers.teacher import SampleType, TeacherRequest
 from vistune.data.wording import counted
 
 NAMES = {  # a category, one of it, several of it

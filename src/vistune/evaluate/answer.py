@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vistune.conversation import Conversation, ask, human, questions_and_answers
 from vistune.data.pixels import PixelStore
-from vistune.data.scripted import kind_of_question
+from vistune.data.teachers.scripted import kind_of_question
 from vistune.model.checkpoint import Checkpoint
 from vistune.model.decode import complete
 from vistune.progress import meter

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from vistune.conversation import Conversation, questions_and_answers
-from vistune.data.annotated import AnnotatedImage
-from vistune.data.coco import load_coco
-from vistune.data.generate import ALIGNMENT, read_provenance
+from vistune.data.generation.generate import ALIGNMENT, read_provenance
 from vistune.data.images import open_image
 from vistune.data.samples import read_conversations
-from vistune.data.scripted.questions import QUESTION_KINDS
-from vistune.data.teacher import SAMPLE_TYPES, SampleType
+from vistune.data.sources.annotated import AnnotatedImage
+from vistune.data.sources.coco import load_coco
+from vistune.data.teachers.scripted.questions import QUESTION_KINDS
+from vistune.data.teachers.teacher import SAMPLE_TYPES, SampleType
 from vistune.evaluate.answer import Answer, read_answers
 from vistune.evaluate.charts import LossCurve, loss_curve, loss_range
 from vistune.evaluate.gallery import Exchange, Gallery, make_gallery

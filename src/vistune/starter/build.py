@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from vistune.data.coco import load_coco
-from vistune.data.generate import generate
-from vistune.data.plan import GenerationSettings
-from vistune.data.scripted import OfflineTeacher
+from vistune.data.generation.generate import generate
+from vistune.data.generation.plan import GenerationSettings
+from vistune.data.sources.coco import load_coco
+from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.data.world.write import write_world
 from vistune.evaluate.run import evaluate
 from vistune.model.checkpoint import load_checkpoint, save_checkpoint

@@ -14,15 +14,15 @@ from itertools import permutations
 from typing import TypeAlias
 
 from vistune.conversation import Conversation, ask, gpt, human
-from vistune.data.annotated import AnnotatedImage, Box
-from vistune.data.prompts import question_list
-from vistune.data.reply import parse_pairs
-from vistune.data.scripted import MOST_TURNS, OfflineTeacher
-from vistune.data.teacher import TeacherRequest
+from vistune.data.sources.annotated import AnnotatedImage, Box
+from vistune.data.teachers.reply import parse_pairs
+from vistune.data.teachers.scripted import MOST_TURNS, OfflineTeacher
+from vistune.data.teachers.teacher import TeacherRequest
 from vistune.data.wording import sentence, with_article
 from vistune.data.world.captions import captions
 from vistune.data.world.render import Drawn
 from vistune.data.world.scene import CANVAS, Placed, Scene, catalogue, draw_scene
+from vistune.prompts import question_list
 
 PART = "starter-text"  # this world's part that nothing else draws from
 _SHARE_OF_FACTS = 0.1  # of dialogues: about a list of facts instead of a map

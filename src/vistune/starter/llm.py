@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vistune.conversation import IGNORE_INDEX, questions_and_answers
 from vistune.data.batch import pad
-from vistune.data.scripted import QUESTION_KINDS, kind_of_question
+from vistune.data.teachers.scripted import QUESTION_KINDS, kind_of_question
 from vistune.progress import meter
 from vistune.starter.language import GRID, Dialogue, cell_words, dialogues
 from vistune.starter.optimizers import MuonAdamW

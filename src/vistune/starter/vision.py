@@ -1,8 +1,8 @@
 """Train the starter vision encoder: a small CLIP, contrastively, with a text tower that is not shipped.
 
-All against the text tower: a picture is told from others by captions (CLIP). A patch is told by words: the one
-for the thing whose centre lies in it or for the background there, the letter of its column and the digit of its
-row. That is what makes patches keep what is where, in the words that the LLM's maps are made of.
+All against the text tower: a picture is told from others by captions (CLIP). A patch is told by words: the
+one for the thing whose centre lies in it or for the background there, the letter of its column and the digit
+of its row. That is what makes patches keep what is where, in the words that the LLM's maps are made of.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vistune.data.annotated import Box
-from vistune.data.coco import to_box
 from vistune.data.json_stream import Located, stream_lists
+from vistune.data.sources.annotated import Box
+from vistune.data.sources.coco import to_box
 from vistune.errors import Problem, VistuneError
 
 _FORMAT = "COCO's format"

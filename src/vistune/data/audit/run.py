@@ -19,7 +19,7 @@ from vistune.data.audit.page import write_page
 from vistune.data.audit.tally import Tally
 from vistune.data.audit.vocabulary import Vocabulary
 from vistune.data.records import FORMATS, Record, read_records
-from vistune.data.teacher import SAMPLE_TYPES
+from vistune.data.teachers.teacher import SAMPLE_TYPES
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
 from vistune.folders import refuse_used
 from vistune.progress import say

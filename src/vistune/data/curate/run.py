@@ -24,11 +24,11 @@ from vistune.data.curate.plot import plot_frequencies
 from vistune.data.curate.select import select
 from vistune.data.curate.settings import Curated, Settings
 from vistune.data.curate.source import Source
-from vistune.data.prompts import question_list, question_list_digest
 from vistune.data.records import write_records
 from vistune.errors import VistuneError, write_problems
 from vistune.folders import claim
 from vistune.progress import meter, say
+from vistune.prompts import question_list, question_list_digest
 
 _CLAIM, _RECORD, _WORK = "run.json", "curation.json", "work"
 

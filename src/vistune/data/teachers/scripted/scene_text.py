@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from vistune.data.annotated import CROWD_SUFFIX, Box
+from vistune.data.sources.annotated import CROWD_SUFFIX, Box
 
 _BOX_LINE = re.compile(r"^(?P<name>[^:\[\]]+): \[(?P<corners>[\d.]+(?:, [\d.]+){3})\]$")
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.leaks import find_leak
-from vistune.data.prompts import unanswerable
+from vistune.prompts import unanswerable
 
 LONGEST_ANSWER = 400  # words; the paper's longest types run to about 200
 

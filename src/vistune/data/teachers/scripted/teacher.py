@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from vistune.data.annotated import Box
 from vistune.data.regions import REGION_NAMES, region_name
-from vistune.data.reply import format_pairs
-from vistune.data.scripted.questions import MOST_TURNS, definite_questions
-from vistune.data.scripted.scene_text import SceneText
-from vistune.data.teacher import SAMPLE_TYPES, TeacherReply, TeacherRequest
+from vistune.data.sources.annotated import Box
+from vistune.data.teachers.reply import format_pairs
+from vistune.data.teachers.scripted.questions import MOST_TURNS, definite_questions
+from vistune.data.teachers.scripted.scene_text import SceneText
+from vistune.data.teachers.teacher import SAMPLE_TYPES, TeacherReply, TeacherRequest
 from vistune.data.wording import counted, is_are, listed, noun, plural, sentence, with_article
 
 _MOST_PLACED = 5  # things whose place a description tells

@@ -16,9 +16,9 @@ from itertools import permutations
 
 import yaml
 
-from vistune.data.annotated import Box
 from vistune.data.regions import is_definite, region_name
-from vistune.data.scripted.scene_text import SceneText
+from vistune.data.sources.annotated import Box
+from vistune.data.teachers.scripted.scene_text import SceneText
 from vistune.data.wording import counted, listed, noun, number_word, plural, sentence, with_article
 
 QUESTION_KINDS = ("presence", "count", "position", "relation", "listing")

@@ -10,17 +10,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from vistune.data.annotated import Annotations
-from vistune.data.coco import load_coco
-from vistune.data.estimate import estimate
-from vistune.data.generate import Generated
-from vistune.data.generate import generate as write_data
-from vistune.data.listing import load_listing
-from vistune.data.plan import GenerationSettings, make_plan, parse_mix, parse_types
-from vistune.data.prompted import DEFAULT_PARAMETERS, PromptedTeacher
+from vistune.data.generation.estimate import estimate
+from vistune.data.generation.generate import Generated
+from vistune.data.generation.generate import generate as write_data
+from vistune.data.generation.plan import GenerationSettings, make_plan, parse_mix, parse_types
 from vistune.data.records import FORMATS
-from vistune.data.scripted import OfflineTeacher
-from vistune.data.teacher import Teacher
+from vistune.data.sources.annotated import Annotations
+from vistune.data.sources.coco import load_coco
+from vistune.data.sources.listing import load_listing
+from vistune.data.teachers.prompted import DEFAULT_PARAMETERS, PromptedTeacher
+from vistune.data.teachers.scripted import OfflineTeacher
+from vistune.data.teachers.teacher import Teacher
 from vistune.errors import VistuneError
 from vistune.llm.batch import BatchFolder
 from vistune.llm.budget import Budget

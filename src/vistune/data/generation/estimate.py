@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from vistune.data.plan import GenerationSettings, Plan
-from vistune.data.prompted import PromptedTeacher
-from vistune.data.sample import make_sample
-from vistune.data.teacher import SampleType
+from vistune.data.generation.plan import GenerationSettings, Plan
+from vistune.data.generation.sample import make_sample
+from vistune.data.teachers.prompted import PromptedTeacher
+from vistune.data.teachers.teacher import SampleType
 from vistune.llm.budget import CHARACTERS_PER_TOKEN, estimated_tokens
 from vistune.llm.planning import PendingError, Planner
 from vistune.llm.prices import Price

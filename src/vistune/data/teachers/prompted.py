@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from vistune.data.prompts import Prompt, load_prompt
-from vistune.data.teacher import SAMPLE_TYPES, NoReplyError, SampleType, TeacherReply, TeacherRequest
+from vistune.data.teachers.teacher import SAMPLE_TYPES, NoReplyError, SampleType, TeacherReply, TeacherRequest
 from vistune.llm.client import RequestFailedError
 from vistune.llm.request import ChatReply, ChatRequest
+from vistune.prompts import Prompt, load_prompt
 
 DEFAULT_PARAMETERS = {"temperature": 0.7, "max_tokens": 1024}
 

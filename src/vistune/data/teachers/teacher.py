@@ -45,7 +45,7 @@ class NoReplyError(Exception):
 
 
 class Teacher(Protocol):
-    """Writes the reply to a request, in the format that :mod:`vistune.data.reply` reads.
+    """Writes the reply to a request, in the format that :mod:`vistune.data.teachers.reply` reads.
 
     Attributes:
         boxes_for: the types for which it is shown boxes besides captions. The paper's teacher wrote

@@ -16,17 +16,17 @@ from typing import Any
 
 from vistune import __version__
 from vistune.conversation import to_json
-from vistune.data.annotated import AnnotatedImage, Annotations
-from vistune.data.plan import GenerationSettings, Plan, Planned, make_plan
-from vistune.data.prompts import question_list, question_list_digest
+from vistune.data.generation.plan import GenerationSettings, Plan, Planned, make_plan
+from vistune.data.generation.sample import Quarantined, Sample, dialogue_text, make_sample, to_conversation
 from vistune.data.records import write_records
-from vistune.data.sample import Quarantined, Sample, dialogue_text, make_sample, to_conversation
-from vistune.data.teacher import SampleType, Teacher
+from vistune.data.sources.annotated import AnnotatedImage, Annotations
+from vistune.data.teachers.teacher import SampleType, Teacher
 from vistune.errors import VistuneError, count_by_reason, write_problems
 from vistune.folders import claim
 from vistune.llm.planning import PendingError
 from vistune.parallel import in_parallel, run_interruptibly
 from vistune.progress import meter
+from vistune.prompts import question_list, question_list_digest
 
 ALIGNMENT = "alignment"  # stage 1: one record for each caption
 SETTINGS, PROVENANCE = "settings.json", "provenance.json"

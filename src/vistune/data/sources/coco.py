@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vistune.conversation import IMAGE_PLACEHOLDER
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
 from vistune.data.images import flaw_of_annotated
 from vistune.data.json_stream import Located, stream_lists
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
 from vistune.errors import Problem, VistuneError
 
 _FORMAT = "COCO's format"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vistune.data.annotated import AnnotatedImage
-from vistune.data.teacher import SAMPLE_TYPES, SampleType
+from vistune.data.sources.annotated import AnnotatedImage
+from vistune.data.teachers.teacher import SAMPLE_TYPES, SampleType
 from vistune.errors import VistuneError
 
 PAPER_MIX: dict[SampleType, int] = {"conversation": 58, "detail": 23, "reasoning": 77}

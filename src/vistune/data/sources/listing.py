@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from vistune.data.annotated import AnnotatedImage, Annotations, Box
-from vistune.data.coco import flaw_of_caption, to_box
 from vistune.data.images import flaw_of_annotated
 from vistune.data.records import Record, read_records
+from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.sources.coco import flaw_of_caption, to_box
 from vistune.errors import Problem, VistuneError
 
 

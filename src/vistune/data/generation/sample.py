@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistune.conversation import Conversation, ask, gpt, human, to_json
-from vistune.data.checks import SampleFlaw, find_sample_flaw
-from vistune.data.plan import GenerationSettings, PicturePlace, Planned
-from vistune.data.prompts import question_list
-from vistune.data.reply import ReplyError, format_pairs, parse_pairs, parse_prose
-from vistune.data.teacher import NoReplyError, Teacher, TeacherReply, TeacherRequest
+from vistune.data.generation.checks import SampleFlaw, find_sample_flaw
+from vistune.data.generation.plan import GenerationSettings, PicturePlace, Planned
+from vistune.data.teachers.reply import ReplyError, format_pairs, parse_pairs, parse_prose
+from vistune.data.teachers.teacher import NoReplyError, Teacher, TeacherReply, TeacherRequest
+from vistune.prompts import question_list
 
 BAD_FORMAT = "reply does not follow the format"
 

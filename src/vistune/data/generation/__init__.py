@@ -1,0 +1,1 @@
+"""Annotated images -> instruction data: the plan, the samples and their checks, the files."""

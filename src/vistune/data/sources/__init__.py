@@ -1,0 +1,1 @@
+"""Where annotated images come from: COCO's files, or plain JSON lines."""

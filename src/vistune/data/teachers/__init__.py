@@ -1,0 +1,1 @@
+"""Who writes instruction data: an LLM that reads only text, or rules."""
