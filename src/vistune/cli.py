@@ -69,9 +69,9 @@ def generate(
         Path | None, typer.Option(help="Instead of COCO: JSON lines of image, captions, boxes.")
     ] = None,
     teacher: Annotated[
-        str, typer.Option(help="Who writes: `offline`, rules that need no LLM; or `llm`.")
-    ] = "offline",
-    model: Annotated[str | None, typer.Option(help="The LLM's name; implies --teacher llm.")] = None,
+        str | None, typer.Option(help="Who writes: offline (rules, no LLM; the default) or llm.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The LLM's name; it writes.")] = None,
     base_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible endpoint, to /v1. The key: OPENAI_API_KEY.")
     ] = None,
@@ -105,14 +105,17 @@ def generate(
     ] = 60.0,
     ledger: Annotated[Path | None, typer.Option(help="Where paid replies are kept; shared by runs.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Price table; see docs/data.md.")] = None,
-    max_cost: Annotated[float | None, typer.Option(min=0, help="Dollars at most; then stop.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="Dollars at most for this run; then stop.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what it would ask and cost, and end.")] = False,
     batch: Annotated[
         bool, typer.Option(help="Through files of the Batch API in OUT/batch, at half the price.")
     ] = False,
 ) -> None:
     """Turn annotated images into instruction data: conversation, detail, reasoning."""
-    from vistune.data.generation.command import GenerateOptions, run_generate
+    from vistune.data.generation.command import run_generate
+    from vistune.data.generation.options import GenerateOptions
 
     given = {name: value for name, value in locals().items() if name in GenerateOptions.model_fields}
     for line in run_generate(GenerateOptions(**given)):

@@ -21,6 +21,8 @@ def claim(folder: Path, record: str, settings: dict[str, Any]) -> None:
         VistuneError: the folder holds a run with other settings, or something else.
     """
     path = folder / record
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)  # of a run that was killed while it began
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept != settings:
@@ -31,7 +33,8 @@ def claim(folder: Path, record: str, settings: dict[str, Any]) -> None:
         return
     refuse_used(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def refuse_used(folder: Path) -> None:

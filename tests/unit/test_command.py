@@ -11,7 +11,9 @@ from PIL import Image
 
 from tests.fake_llm import request
 from vistune.data.generation import command as command_module
-from vistune.data.generation.command import GenerateOptions, parse_parameters, run_generate
+from vistune.data.generation import options as options_module
+from vistune.data.generation.command import run_generate
+from vistune.data.generation.options import GenerateOptions, parse_parameters
 from vistune.data.teachers.prompted import DEFAULT_PARAMETERS
 from vistune.errors import VistuneError
 from vistune.llm.ledger import Ledger
@@ -69,6 +71,10 @@ def run(folder: Path, **options: Any) -> list[str]:
         ({"captions": Path("c.json")}, "either --annotations or COCO's"),
         ({"model": "m", "dry_run": True, "batch": True}, "either --dry-run or --batch"),
         ({"model": "gpt-4o", "batch": True, "max_cost": 1.0}, "--max-cost cannot stop a batch"),
+        ({"model": "m", "batch": True, "timeout": 2.0}, "--timeout is for requests that are sent"),
+        ({"model": "m", "dry_run": True, "base_url": "http://x/v1"}, "--base-url is for requests that are sent"),
+        ({"model": "m", "teacher": "offline"}, "--model is for an LLM"),
+        ({"model": "m", "param": ["seed=3"]}, "every request gets its own; `seed=null` sends none"),
         ({"picture": "middle"}, "--picture 'middle': choose of random, first, last"),
         ({"file_format": "csv"}, "--format 'csv': choose of json, jsonl, parquet"),
         ({"types": "detail,brief"}, "--types: unknown type 'brief'"),
@@ -95,7 +101,7 @@ def test_every_option_for_an_llm_is_refused_without_one():
         "images", "out", "captions", "instances", "annotations", "teacher", "model", "types", "mix", "limit",
         "seed", "picture", "file_format",
     }  # fmt: skip
-    assert set(GenerateOptions.model_fields) - for_all == set(command_module._FOR_LLM)
+    assert set(GenerateOptions.model_fields) - for_all == set(options_module._FOR_LLM)
 
 
 def test_option_that_nobody_knows_is_refused():

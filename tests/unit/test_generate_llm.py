@@ -97,10 +97,15 @@ def spoil(kind: str, name: str, *replies: str | ChatReply | Exception) -> Write:
 
 
 def run(
-    out: Path, pen: Pen, annotations: Annotations = ZOO, boxes: bool = False, **settings: Any
+    out: Path,
+    pen: Pen,
+    annotations: Annotations = ZOO,
+    boxes: bool = False,
+    parameters: dict[str, Any] = DEFAULT_PARAMETERS,
+    **settings: Any,
 ) -> Generated:
     chosen = GenerationSettings(**settings)
-    teacher = PromptedTeacher(pen, "stub", DEFAULT_PARAMETERS, 4, None, chosen.types, boxes)
+    teacher = PromptedTeacher(pen, "stub", parameters, 4, None, chosen.types, boxes)
     return generate(annotations, teacher, out, chosen)
 
 
@@ -189,6 +194,22 @@ def test_bad_reply_is_asked_for_again_with_another_seed_and_the_good_one_is_take
         r for r in json.loads((tmp_path / "out" / "reasoning.json").read_text()) if r["id"] == "2-reasoning"
     ]
     assert record["conversations"][1]["value"] == "It does."
+
+
+def test_without_a_seed_another_attempt_still_is_another_request(tmp_path: Path):
+    pen = Pen(spoil("reasoning", "cow", "Hm.", PAIR))
+    result = run(tmp_path / "out", pen, parameters={**DEFAULT_PARAMETERS, "seed": None})
+    assert result.counts["reasoning"] == 6
+    assert all(request.parameters == DEFAULT_PARAMETERS for request in pen.asked)
+    first, second = [request for request in pen.asked if is_about(request, "reasoning", "cow")]
+    assert first.body() == second.body() and first.key != second.key
+
+
+def test_a_folder_of_other_annotations_is_refused(tmp_path: Path):
+    run(tmp_path / "out", Pen())
+    fewer = Annotations(IMAGES[:3], NAMES, [])
+    with pytest.raises(VistuneError, match="holds a run with another annotations"):
+        run(tmp_path / "out", Pen(), fewer)
 
 
 def reply(text: str, cut: bool = False, refused: bool = False) -> ChatReply:

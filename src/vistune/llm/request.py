@@ -18,11 +18,13 @@ class ChatRequest:
     Attributes:
         messages: (role, text), oldest first.
         parameters: everything else of the body: temperature, max_tokens, seed ...
+        note: is not sent; tells requests apart that send the same and want different replies.
     """
 
     model: str
     messages: tuple[tuple[Role, str], ...]
     parameters: dict[str, Any]
+    note: str = ""
 
     def body(self) -> dict[str, Any]:
         messages = [{"role": role, "content": text} for role, text in self.messages]
@@ -31,7 +33,8 @@ class ChatRequest:
     @cached_property
     def key(self) -> str:
         """The hash of the content: two requests that ask the same have the same key."""
-        return hashlib.sha256(json.dumps(self.body(), sort_keys=True).encode()).hexdigest()
+        content = json.dumps(self.body(), sort_keys=True) + self.note
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def characters(self) -> int:

@@ -1,24 +1,20 @@
-"""What `vistune generate` does with its options: refuse what would be ignored, choose the teacher, report."""
+"""What `vistune generate` does: load, choose the teacher, write, report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict
-
 from vistune.data.generation.estimate import estimate
 from vistune.data.generation.generate import Generated
 from vistune.data.generation.generate import generate as write_data
+from vistune.data.generation.options import GenerateOptions, parse_parameters, refuse_ignored
 from vistune.data.generation.plan import GenerationSettings, make_plan, parse_mix, parse_types
-from vistune.data.records import FORMATS
 from vistune.data.sources.annotated import Annotations
 from vistune.data.sources.coco import load_coco
 from vistune.data.sources.listing import load_listing
-from vistune.data.teachers.prompted import DEFAULT_PARAMETERS, PromptedTeacher
+from vistune.data.teachers.prompted import PromptedTeacher
 from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.data.teachers.teacher import Teacher
 from vistune.errors import VistuneError
@@ -29,64 +25,6 @@ from vistune.llm.ledger import Ledger, default_ledger
 from vistune.llm.planning import Planner
 from vistune.llm.prices import Price, find_price
 
-_PLACES = ("random", "first", "last")
-
-
-class GenerateOptions(BaseModel):
-    """The command's options, by their names there."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    images: Path
-    out: Path
-    captions: Path | None = None
-    instances: Path | None = None
-    annotations: Path | None = None
-    teacher: str = "offline"
-    model: str | None = None
-    base_url: str | None = None
-    types: str = "conversation,detail,reasoning"
-    mix: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    picture: str = "random"
-    file_format: str = "json"
-    attempts: int = 3
-    conversation_boxes: bool = False
-    reasoning_sees_dialogue: bool = False
-    prompts: Path | None = None
-    param: list[str] | None = None
-    in_flight: int = 16
-    timeout: float = 120.0
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    patience: float = 60.0
-    ledger: Path | None = None
-    prices: Path | None = None
-    max_cost: float | None = None
-    dry_run: bool = False
-    batch: bool = False
-
-
-_FOR_LLM = (
-    "base_url",
-    "conversation_boxes",
-    "prompts",
-    "param",
-    "attempts",
-    "reasoning_sees_dialogue",
-    "in_flight",
-    "timeout",
-    "patience",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "ledger",
-    "prices",
-    "max_cost",
-    "dry_run",
-    "batch",
-)
-
 
 def run_generate(options: GenerateOptions) -> Iterator[str]:
     """Run the command; yields what it tells at the end.
@@ -95,7 +33,7 @@ def run_generate(options: GenerateOptions) -> Iterator[str]:
         VistuneError: options that contradict or would be ignored; input or output that cannot be used; a
             run that had to stop early, after what it had is written.
     """
-    _refuse_ignored(options)
+    refuse_ignored(options)
     annotations = _load(options)
     settings = _settings(options, len(annotations.images))
     if options.model is None:
@@ -122,53 +60,6 @@ def run_generate(options: GenerateOptions) -> Iterator[str]:
             yield _spent(budget, price)
             if result.stopped:
                 raise result.stopped
-
-
-def parse_parameters(given: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs over the defaults; a value is read as YAML, ``null`` leaves the parameter out.
-
-    Raises:
-        VistuneError: a pair is no pair, or names what has an option of its own.
-    """
-    parameters: dict[str, Any] = dict(DEFAULT_PARAMETERS)
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not (name and equals) or name in ("model", "messages", "stream", "n", "seed"):
-            raise VistuneError(
-                f"--param {pair!r}: expected NAME=VALUE of a parameter that is free to choose."
-            )
-        try:
-            parameters[name] = yaml.safe_load(value)
-            json.dumps(parameters[name], allow_nan=False)
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise VistuneError(f"--param {pair!r}: the value cannot be sent as JSON ({error}).") from error
-    for name in ("max_tokens", "max_completion_tokens"):
-        if not isinstance(parameters.get(name), int | None):
-            raise VistuneError(f"--param {name}: expected a number of tokens, found {parameters[name]!r}.")
-    return {name: value for name, value in parameters.items() if value is not None}
-
-
-def _refuse_ignored(options: GenerateOptions) -> None:
-    if options.teacher not in ("offline", "llm"):
-        raise VistuneError(f"Unknown teacher {options.teacher!r}. Choose: offline, llm.")
-    if options.teacher == "llm" and options.model is None:
-        raise VistuneError("--teacher llm needs --model.")
-    if options.model is None:
-        default = GenerateOptions(images=options.images, out=options.out)
-        ignored = [name for name in _FOR_LLM if getattr(options, name) != getattr(default, name)]
-        if ignored:
-            flag = "--" + ignored[0].replace("_", "-")
-            raise VistuneError(f"{flag} is for an LLM; give --model, or leave it out.")
-    if options.annotations is not None and (options.captions or options.instances):
-        raise VistuneError("Give either --annotations or COCO's --captions and --instances.")
-    if options.dry_run and options.batch:
-        raise VistuneError("Give either --dry-run or --batch.")
-    if options.batch and options.max_cost is not None:
-        raise VistuneError("--max-cost cannot stop a batch; look at --dry-run first.")
-    if options.picture not in _PLACES:
-        raise VistuneError(f"--picture {options.picture!r}: choose of {', '.join(_PLACES)}.")
-    if options.file_format not in FORMATS:
-        raise VistuneError(f"--format {options.file_format!r}: choose of {', '.join(FORMATS)}.")
 
 
 def _refuse_paying_twice(batch: Path, ledger: Ledger) -> None:

@@ -17,7 +17,14 @@ from typing import Any
 from vistune import __version__
 from vistune.conversation import to_json
 from vistune.data.generation.plan import GenerationSettings, Plan, Planned, make_plan
-from vistune.data.generation.sample import Quarantined, Sample, dialogue_text, make_sample, to_conversation
+from vistune.data.generation.sample import (
+    NO_REPLY,
+    Quarantined,
+    Sample,
+    dialogue_text,
+    make_sample,
+    to_conversation,
+)
 from vistune.data.records import write_records
 from vistune.data.sources.annotated import AnnotatedImage, Annotations
 from vistune.data.teachers.teacher import SampleType, Teacher
@@ -72,7 +79,8 @@ def generate(
     """
     settings = settings or GenerationSettings()
     plans = make_plan(annotations.images, settings)
-    claim(out, SETTINGS, {"teacher": teacher.describe(), **json.loads(json.dumps(asdict(settings)))})
+    asked = {"teacher": teacher.describe(), "annotations": annotations.digest(), **asdict(settings)}
+    claim(out, SETTINGS, json.loads(json.dumps(asked)))
     work, stopped = _Work(), None
     try:
         run_interruptibly(_make_all(plans, teacher, settings, work))
@@ -199,7 +207,7 @@ def _write(
         "set_aside": result.set_aside,
         "quarantined": result.quarantined,
         "pending": pending,
-        "complete": not pending and stopped is None,
+        "complete": not pending and stopped is None and NO_REPLY not in quarantined,
     }
     (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     return result

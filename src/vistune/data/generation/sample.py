@@ -15,6 +15,7 @@ from vistune.data.teachers.teacher import NoReplyError, Teacher, TeacherReply, T
 from vistune.prompts import question_list
 
 BAD_FORMAT = "reply does not follow the format"
+NO_REPLY = "no reply"  # the next run asks again
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ async def make_sample(
         try:
             reply = await teacher.write(TeacherRequest(planned.kind, context, seed, attempt))
         except NoReplyError as error:
-            return Quarantined(planned.name, "no reply", str(error), attempt + 1, "")
+            return Quarantined(planned.name, NO_REPLY, str(error), attempt + 1, "")
         pairs, found = _read(planned, reply, settings, context)
         if found is None:
             return _finish(planned, pairs, settings, teacher, reply, attempt)

@@ -6,6 +6,7 @@ The symbolic context follows the paper (Sec. 3, Table 1): captions, one a line, 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from vistune.errors import Problem
@@ -78,6 +79,13 @@ class Annotations:
     images: list[AnnotatedImage]
     categories: tuple[str, ...]
     problems: list[Problem]
+
+    def digest(self) -> str:
+        """A hash of all images, their files, captions and boxes."""
+        hashed = hashlib.sha256()
+        for image in self.images:
+            hashed.update("\0".join((image.id, *image.files, image.context(), "\n")).encode())
+        return hashed.hexdigest()
 
 
 def _short(value: float) -> str:

@@ -28,7 +28,7 @@ class PromptedTeacher:
 
     Args:
         boxes_for_conversation: show boxes for conversations, too; the paper did not.
-        parameters: of every request, besides model and messages.
+        parameters: of every request, besides model and messages; ``seed`` among them: none is sent.
         prompts: folder of the prompts; None: those shipped.
     """
 
@@ -71,8 +71,11 @@ class PromptedTeacher:
     def _request(self, request: TeacherRequest) -> ChatRequest:
         # The seed makes another attempt another request, for the endpoint and for the ledger.
         seed = zlib.crc32(f"{request.seed}/{request.attempt}".encode()) & 0x7FFFFFFF
-        parameters = {"seed": seed, **self._parameters}
-        return ChatRequest(self.name, self._prompts[request.type].messages(request.context), parameters)
+        messages = self._prompts[request.type].messages(request.context)
+        if "seed" not in self._parameters:
+            return ChatRequest(self.name, messages, {"seed": seed, **self._parameters})
+        unseeded = {name: value for name, value in self._parameters.items() if name != "seed"}
+        return ChatRequest(self.name, messages, unseeded, note=str(seed))
 
     def example_characters(self, kind: SampleType) -> int:
         """How long a reply is, about: as long as the examples are."""
