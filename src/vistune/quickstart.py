@@ -29,7 +29,7 @@ class Size:
     val: int
 
 
-FULL = Size(train=6000, val=320)
+FULL = Size(train=4000, val=320)
 
 
 def quickstart(out: Path, seed: int, recipe: Recipe, size: Size = FULL) -> dict[str, Any]:

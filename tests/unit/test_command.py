@@ -72,7 +72,7 @@ def run(folder: Path, **options: Any) -> list[str]:
         ({"model": "m", "dry_run": True, "batch": True}, "either --dry-run or --batch"),
         ({"model": "gpt-4o", "batch": True, "max_cost": 1.0}, "--max-cost cannot stop a batch"),
         ({"model": "m", "batch": True, "timeout": 2.0}, "--timeout is for requests that are sent"),
-        ({"model": "m", "dry_run": True, "base_url": "http://x/v1"}, "--base-url is for requests that are sent"),
+        ({"model": "m", "dry_run": True, "patience": 2.0}, "--patience is for requests that are sent"),
         ({"model": "m", "teacher": "offline"}, "--model is for an LLM"),
         ({"model": "m", "param": ["seed=3"]}, "every request gets its own; `seed=null` sends none"),
         ({"picture": "middle"}, "--picture 'middle': choose of random, first, last"),
