@@ -1,6 +1,6 @@
 """The LLM client against a stub over HTTP: how near to the ideal it comes, and what faults cost.
 
-    python -m benchmarks.teacher --json teacher.json
+    python benchmarks/teacher.py --json teacher.json
 
 ``throughput_share_of_ideal``: 64 requests in flight, 200 ms latency, so 320 requests/s at best.
 ``lost``, ``paid_twice``, ``faulty_equals_clean``: 10% 429 with Retry-After, 5% 500, 2% hang, 2% truncated
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stub_llm import Faults, counts, served
 from vistune.data.generation.generate import Generated, generate
 from vistune.data.generation.plan import GenerationSettings
 from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
@@ -25,6 +24,11 @@ from vistune.data.teachers.teacher import SAMPLE_TYPES
 from vistune.llm.budget import Budget
 from vistune.llm.client import Endpoint, LlmClient
 from vistune.llm.ledger import Ledger
+
+try:
+    from benchmarks.stub_llm import Faults, counts, served
+except ModuleNotFoundError:  # run by its path
+    from stub_llm import Faults, counts, served
 
 IN_FLIGHT, LATENCY = 64, 0.2
 FAULTS = Faults(too_many=0.10, server_error=0.05, hang=0.02, truncated=0.02, refusal=0.02, dropped=0.01)

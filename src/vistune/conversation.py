@@ -70,6 +70,22 @@ def ask(
     return (question + "\n", *tail[1:]) if tail else (question,)
 
 
+def picture_first(conversation: Conversation) -> Conversation:
+    """The conversation with its first question written as :func:`ask` does, the pictures before the words.
+
+    It is left as it is where no words stand before a picture there.
+    """
+    if not conversation.turns:
+        return conversation
+    first, *rest = conversation.turns
+    places = [place for place, part in enumerate(first.content) if isinstance(part, Picture)]
+    before = first.content[: places[-1]] if places else ()
+    if not any(isinstance(part, str) and part.strip() for part in before):
+        return conversation
+    files = [part.file for part in first.content if isinstance(part, Picture)]
+    return Conversation(conversation.id, (human(*ask(first.text, files)), *rest))
+
+
 def from_json(record: Any) -> Conversation:
     """Read one record of LLaVA's JSON.
 

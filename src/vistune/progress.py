@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,8 @@ from rich.progress import (
 
 Item = TypeVar("Item")
 _SECONDS_BETWEEN_LINES = 10.0
-console = Console(stderr=True, highlight=False)
+# Of many processes (torchrun sets RANK) only the first speaks.
+console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 class Meter(Protocol):
@@ -43,10 +45,10 @@ def track(items: Iterable[Item], task: str, total: int) -> Iterator[Item]:
 
 
 @contextmanager
-def meter(task: str, total: int) -> Iterator[Meter]:
-    """A meter that is advanced by hand, ``total`` times."""
+def meter(task: str, total: int, done: int = 0) -> Iterator[Meter]:
+    """A meter that is advanced by hand, ``total`` times; ``done`` of them were before."""
     if not sys.stderr.isatty():
-        lines = _Lines(task, total)
+        lines = _Lines(task, total, done)
         yield lines
         lines.finish()
         return
@@ -60,7 +62,7 @@ def meter(task: str, total: int) -> Iterator[Meter]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield _Bar(bar, bar.add_task(task, total=total, note=""))
+        yield _Bar(bar, bar.add_task(task, total=total, completed=done, note=""))
 
 
 class _Bar:
@@ -74,8 +76,8 @@ class _Bar:
 class _Lines:
     """One plain line every few seconds, and one at the end."""
 
-    def __init__(self, task: str, total: int) -> None:
-        self._task, self._total, self._done = task, total, 0
+    def __init__(self, task: str, total: int, done: int) -> None:
+        self._task, self._total, self._done, self._before = task, total, done, done
         self._start = self._last = time.monotonic()
         self._note = ""
 
@@ -83,7 +85,8 @@ class _Lines:
         self._done, self._note = self._done + by, note
         if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            left = (self._last - self._start) / self._done * (self._total - self._done)
+            each = (self._last - self._start) / (self._done - self._before)
+            left = each * (self._total - self._done)
             say(f"{self._task}: {self._done}/{self._total}, {left:.0f} s left{self._suffix()}")
 
     def finish(self) -> None:

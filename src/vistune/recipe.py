@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vistune.errors import VistuneError
 
@@ -25,49 +26,156 @@ class ModelRecipe(_Strict):
         connector: ``linear`` (LLaVA) or ``mlp2x_gelu`` (LLaVA-1.5).
         vision_layer: hidden state that is read; -2 is the second to last.
         vision_select: ``patch`` drops the class token, ``cls_patch`` keeps it.
+        preprocessing: ``square`` as the encoder's own (CLIP: resize and crop the centre), ``pad`` to a
+            square of the mean colour first, so that nothing is cut off (LLaVA-1.5).
         template: how conversations are written; stored with the weights.
-        max_length: longest sample in tokens, picture included; a longer one is set aside.
+        picture: where a question's picture stands: ``written`` as the data has it, or ``first``.
+        max_length: longest sample in tokens, pictures included; a longer one is cut at a turn's end.
+        start_from: a checkpoint to go on from, in the place of fresh parts.
     """
 
-    vision: str
-    llm: str
+    vision: str | None = None
+    llm: str | None = None
     connector: Literal["linear", "mlp2x_gelu"] = "linear"
     vision_layer: int = -2
     vision_select: Literal["patch", "cls_patch"] = "patch"
+    preprocessing: Literal["square", "pad"] = "square"
     template: str = "vicuna_v1"
+    picture: Literal["written", "first"] = "written"
     max_length: int = Field(2048, gt=0)
+    start_from: str | None = None
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> ModelRecipe:
+        parts = [name for name in ("vision", "llm") if getattr(self, name) is not None]
+        if self.start_from is None and len(parts) < 2:
+            raise ValueError("give `vision` and `llm`, or `start_from`")
+        if self.start_from is not None and parts:
+            raise ValueError(f"`{parts[0]}` would be ignored beside `start_from`")
+        return self
+
+
+class LoraRecipe(_Strict):
+    """Low-rank adapters on every linear layer of the LLM but its head; merged when a checkpoint is saved.
+
+    Attributes:
+        quantise: ``nf4`` keeps the frozen LLM in 4 bits while adapters are trained (QLoRA).
+    """
+
+    rank: int = Field(128, gt=0)
+    alpha: float = Field(256, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    quantise: Literal["nf4"] | None = None
+
+
+class SourceRecipe(_Strict):
+    """One file of a stage's data.
+
+    Attributes:
+        passes: how often each record is seen in an epoch: 1 once, 0.5 a random half of them, 2 twice.
+        images: where its pictures are, if not where the run's are: a folder, a zip or tar file, or a
+            pattern of tar files; relative to the data folder.
+    """
+
+    passes: float = Field(1.0, gt=0)
+    images: str | None = None
 
 
 class StageRecipe(_Strict):
     """One stage: what is trained, on what, and how (paper Sec. 4.2).
 
     Attributes:
-        data: LLaVA-format files, relative to the data folder; the value is how often each record is seen
-            in an epoch: 1 once, 0.5 a random half of them, 2 twice.
-        batch_size: samples of one optimizer step.
-        micro_batch_size: samples computed at a time; all of the step at once where it is not given.
+        data: LLaVA-format files, relative to the data folder; a number is the file's ``passes``.
+        mix: ``passes`` as given, or ``uniform``: all files are seen equally often, whatever their sizes
+            (the paper's chat stage), an epoch staying as long as it would be.
+        learning_rate: of all that is trained, or of each trained part.
+        batch_size: samples of one optimizer step, over all devices.
         max_steps: stop here even if epochs are left; the schedule ends here too.
+        template: where this stage writes conversations otherwise than ``model.template``.
+        lora: train adapters in the place of the LLM's own weights.
     """
 
     trains: tuple[Literal["connector", "llm"], ...] = Field(min_length=1)
-    data: dict[str, float] = Field(min_length=1)
-    learning_rate: float = Field(gt=0)
+    data: dict[str, SourceRecipe] = Field(min_length=1)
+    mix: Literal["passes", "uniform"] = "passes"
+    learning_rate: float | dict[str, float]
     batch_size: int = Field(gt=0)
-    micro_batch_size: int | None = Field(None, gt=0)
     epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, gt=0)
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
+    template: str | None = None
+    lora: LoraRecipe | None = None
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _numbers_are_passes(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: {"passes": v} if isinstance(v, int | float) else v for k, v in value.items()}
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _positive(cls, value: float | dict[str, float]) -> float | dict[str, float]:
+        if any(rate <= 0 for rate in (value.values() if isinstance(value, dict) else [value])):
+            raise ValueError("must be greater than 0")
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> StageRecipe:
+        if isinstance(self.learning_rate, dict) and set(self.learning_rate) != set(self.trains):
+            raise ValueError(f"`learning_rate` must name what is trained: {', '.join(self.trains)}")
+        if self.lora and "llm" not in self.trains:
+            raise ValueError("`lora` would be ignored: the stage does not train the llm")
+        if self.mix == "uniform" and len(self.data) == 1:
+            raise ValueError("`mix: uniform` would be ignored: there is one file")
+        return self
+
+    def rate_of(self, part: str) -> float:
+        """The peak learning rate of a trained part."""
+        return self.learning_rate[part] if isinstance(self.learning_rate, dict) else self.learning_rate
+
+
+class RunRecipe(_Strict):
+    """How a run is computed. Nothing here changes what is learned, but for rounding.
+
+    Attributes:
+        share_images: compute a picture once for all its dialogues of a step. Where it is on, an epoch's
+            order keeps the dialogues on one picture together.
+        row_tokens: tokens that are computed at a time on one device (the micro-batch).
+        features: ``cache`` computes the frozen encoder's features once, before a stage, and keeps them on
+            disk; ``compute`` computes them at every step.
+        workers: threads that decode pictures, one step ahead.
+        bad_pictures: share of pictures that may turn out unreadable before a stage stops.
+        save_steps: steps between two saves of all that a run needs to go on.
+        keep: how many of a stage's saves are kept.
+        checkpoint_activations: compute activations again in the backward pass; less memory, more time.
+        compile: compile the decoder layers; worth its start-up on a GPU.
+    """
+
+    share_images: bool = True
+    row_tokens: int = Field(4096, gt=0)
+    features: Literal["compute", "cache"] = "compute"
+    workers: int = Field(2, ge=1)
+    bad_pictures: float = Field(0.01, ge=0, le=1)
+    save_steps: int = Field(500, gt=0)
+    keep: int = Field(1, ge=1)
+    checkpoint_activations: bool = False
+    compile: bool = False
 
 
 class Recipe(_Strict):
-    """A whole run: the model, its stages in order, and what fixes its randomness."""
+    """A whole run: the model, its stages in order, how it is computed, and what fixes its randomness."""
 
     model: ModelRecipe
     stages: dict[str, StageRecipe] = Field(min_length=1)
+    run: RunRecipe = RunRecipe()
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+
+    def template_of(self, stage: str) -> str:
+        return self.stages[stage].template or self.model.template
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -131,8 +239,17 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        return f"{path}: {error['msg']}"
-    known = {name for model in (Recipe, ModelRecipe, StageRecipe) for name in model.model_fields}
-    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-    return f"{path}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
+    if error["type"] == "extra_forbidden":
+        models = (Recipe, ModelRecipe, StageRecipe, SourceRecipe, LoraRecipe, RunRecipe)
+        known = {name for model in models for name in model.model_fields}
+        return f"{path}: unknown setting" + _nearest(error["loc"][-1], known)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        message += f", not {error['input']!r}"
+        message += _nearest(error["input"], set(re.findall(r"'([^']+)'", error["ctx"]["expected"])))
+    return f"{path}: {message}"
+
+
+def _nearest(found: Any, known: set[str]) -> str:
+    near = difflib.get_close_matches(str(found), sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,8 +1,10 @@
 """Our assembled model against transformers' LlavaForConditionalGeneration, on tiny random weights."""
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration, pipeline
 
 from tests.tiny import IMAGE_SIZE, tiny_checkpoint
 from vistune.conversation import Conversation, ask, gpt, human
@@ -33,9 +35,8 @@ def pixels():
 
 
 def all_logits(checkpoint, ids, pixels):
-    ids = torch.tensor([ids])
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    return checkpoint.model(ids, torch.ones_like(ids), pixels, everywhere)
+    embeddings = checkpoint.model.embed(torch.tensor([ids]), pixels)
+    return checkpoint.model.language_model(inputs_embeds=embeddings).logits[0]
 
 
 @torch.no_grad()
@@ -68,7 +69,6 @@ def test_greedy_answers_equal_those_of_transformers(checkpoint, pixels, tmp_path
         pixel_values=pixels,
         max_new_tokens=12,
         do_sample=False,
-        suppress_tokens=[checkpoint.model.image_token],
     )[0, len(prompt) :].tolist()
     ours = complete(checkpoint.model, [prompt], pixels, checkpoint.stop, 12)[0]
     assert ours == [token for token in written if token != checkpoint.stop[0]]
@@ -91,19 +91,40 @@ def test_answers_of_a_batch_equal_those_of_each_prompt_alone(checkpoint):
     assert len({tuple(answer) for answer in together}) == 3
 
 
-def test_the_saved_chat_template_renders_the_ids_of_our_own_path(checkpoint, tmp_path):
+MESSAGES = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is in the picture?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
+    {"role": "user", "content": [{"type": "text", "text": "Where is the dog?"}]},
+]
+
+
+@pytest.fixture
+def photograph():
+    noise = np.random.default_rng(0).integers(0, 256, (23, 37, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def test_the_saved_processor_gives_the_ids_and_pixels_of_our_own_path(checkpoint, photograph, tmp_path):
     save_checkpoint(checkpoint, tmp_path / "saved")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
-    messages = [
-        {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": "What is in the picture?"}],
-        },
-        {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
-        {"role": "user", "content": [{"type": "text", "text": "Where is the dog?"}]},
-    ]
-    theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    patches = checkpoint.model.vision.patches
-    theirs = theirs.replace("<image>", "<image>" * patches)
+    processor = AutoProcessor.from_pretrained(tmp_path / "saved")
+    messages = [dict(message) for message in MESSAGES]
+    messages[0]["content"] = [{"type": "image", "image": photograph}, MESSAGES[0]["content"][1]]
+    theirs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
     prompt = checkpoint.renderer.encode_prompt(Conversation("q", TALK.turns[:3])).ids
-    assert tokenizer.encode(theirs, add_special_tokens=False) == prompt
+    assert theirs["input_ids"][0].tolist() == prompt
+    ours = torch.from_numpy(checkpoint.preprocess(photograph))
+    torch.testing.assert_close(theirs["pixel_values"][0], ours, atol=1e-6, rtol=0)
+
+
+def test_a_pipeline_of_transformers_answers_as_we_do(checkpoint, photograph, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    asked = [{"role": "user", "content": [{"type": "image", "image": photograph}, MESSAGES[0]["content"][1]]}]
+    answering = pipeline("image-text-to-text", model=str(tmp_path / "saved"), device="cpu")
+    theirs = answering(text=asked, max_new_tokens=8, do_sample=False, return_full_text=False)
+    prompt = checkpoint.renderer.encode_prompt(Conversation("q", TALK.turns[:1])).ids
+    pixels = torch.from_numpy(checkpoint.preprocess(photograph))[None]
+    ours = complete(checkpoint.model, [prompt], pixels, checkpoint.stop, 8)[0]
+    text = checkpoint.tokenizer.decode(ours, skip_special_tokens=True)
+    assert theirs[0]["generated_text"].strip() == text.strip() != ""

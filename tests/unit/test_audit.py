@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import re
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from vistune.data.audit import AuditSettings, audit
+from vistune.data.audit import run as run_module
 from vistune.data.audit.annotations import Annotated, join_key
 from vistune.data.audit.examine import DUPLICATE, INVENTED, LEAK_IN_ANSWER
 from vistune.data.audit.gallery import _Reservoir
@@ -457,3 +459,17 @@ def test_data_about_photographs_name_what_boxes_or_captions_have(
     # By boxes alone, what only captions name counts, such as desks, which COCO often leaves without a box.
     boxes = audit(tmp_path / "data", instances, tmp_path / "boxes").figures
     assert 0 < boxes["invented_objects"]["by_type"]["all"]["chair_i"] < 0.02
+
+
+def test_full_disk_is_told_and_leaves_nothing_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(RECORDS))
+    monkeypatch.setattr(run_module, "write_page", full)
+    with pytest.raises(VistuneError, match=r"out: cannot be written \(No space left on device\)"):
+        audit(data, write_coco(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -181,7 +181,18 @@ def test_decoding_in_full_agrees_with_the_quick_look(run: Any, images: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.jpg", "/etc/passwd", "deep/../../x.jpg", "..", "", " ", "a\0.jpg"]
+    "name",
+    [
+        "../secret.jpg",
+        "/etc/passwd",
+        "deep/../../x.jpg",
+        "deep/../a.jpg",
+        "..\\x.jpg",
+        "..",
+        "",
+        " ",
+        "a\0.jpg",
+    ],
 )
 def test_names_that_leave_the_folder_are_errors_and_are_not_opened(run: Any, name: str) -> None:
     report, found = run([record("1", name)])
@@ -335,6 +346,14 @@ def test_a_list_never_overwrites(tmp_path: Path) -> None:
     with pytest.raises(VistuneError, match="is there already"):
         check_and_tell(path, None, CheckSettings(), path, most=2)
     assert json.loads(path.read_text()) == [record("1")]
+
+
+def test_a_check_that_cannot_end_leaves_no_half_list(tmp_path: Path) -> None:
+    path, listing = tmp_path / "data.json", tmp_path / "found.json"
+    path.write_text(json.dumps([record("1")]))
+    with pytest.raises(VistuneError, match="no such folder of images"):
+        check_and_tell(path, tmp_path / "nowhere", CheckSettings(), listing, most=2)
+    assert not listing.exists()
 
 
 def test_the_sample_worlds_data_are_sound(tiny_world: Path, tmp_path: Path, world_annotations: Any) -> None:

@@ -373,6 +373,7 @@ def test_box_that_is_no_box_once_it_is_written_down_is_set_aside(coco: CocoFolde
         ("A cat <image> sleeps.", "caption contains <image>"),
         ("A \ud800 cat.", "caption is not valid Unicode"),
         (" \n", "empty caption"),
+        ("A cat. " * 1_500, "caption is too long"),
     ],
 )
 def test_caption_that_cannot_be_used_is_set_aside(coco: CocoFolder, caption: str, reason: str):

@@ -163,7 +163,7 @@ def test_dry_run_counts_requests_tokens_and_money_and_writes_nothing(folder: Pat
     prompt, completion = 2 * 12, 2 * 4  # 45 characters are 12 tokens, 16 are 4
     assert tokens.startswith(f"tokens: about {prompt} of prompts and {completion} of replies")
     assert cost.startswith(f"cost: about ${prompt + 2 * completion}.00 at ")
-    assert not (folder / "out").exists()
+    assert not (folder / "out").exists() and not (folder / "ledger.sqlite").exists()
 
 
 def test_dry_run_does_not_count_what_was_paid_for(folder: Path):
@@ -174,6 +174,12 @@ def test_dry_run_does_not_count_what_was_paid_for(folder: Path):
     assert run(folder, model="m", dry_run=True)[0] == (
         "requests to m: 0 (0 conversation, 0 detail, 0 reasoning); 6 paid before"
     )
+
+
+def test_dry_run_looks_into_a_ledger_that_another_run_is_using(folder: Path):
+    answer_all(folder)
+    with Ledger(folder / "ledger.sqlite"):
+        assert run(folder, model="m", dry_run=True)[0].endswith("; 6 paid before")
 
 
 def answer_all(folder: Path, _: str = "") -> None:

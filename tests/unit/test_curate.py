@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import random
@@ -508,6 +509,22 @@ def test_statistics_and_settings_are_recorded(tmp_path: Path):
     record = json.loads((tmp_path / "out" / "curation.json").read_text())
     assert record["settings"]["rule"] == {"min_count": 3, "cap": 8, "count_pool": False}
     assert (record["settings"]["seed"], record["model"], record["kept"]) == (0, "words", result.kept)
+
+
+@pytest.mark.usefixtures("engine")
+def test_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = write_captions(tmp_path / "a.tsv")
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "write_records", full)
+        with pytest.raises(VistuneError, match=r"out: cannot be written \(No space left on device\)"):
+            curate([path], tmp_path / "out", SMALL)
+    curate([path], tmp_path / "out", SMALL)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == LEFT_BEHIND
 
 
 @pytest.mark.usefixtures("engine")

@@ -260,7 +260,9 @@ def test_nonsense_about_one_image_is_quarantined_with_its_raw_text_and_the_rest_
 
 def test_nothing_but_nonsense_is_an_error_that_says_where_the_replies_are(tmp_path: Path):
     cats, out = Annotations([CAT], ("cat",), []), tmp_path / "out"
-    with pytest.raises(VistuneError, match=r"of 3; see .*quarantine.jsonl.*5-.*does not follow the format"):
+    with pytest.raises(
+        VistuneError, match=r"of 3 \(3 x .*see .*quarantine.jsonl.*5-.*does not follow the format"
+    ):
         generate(cats, Grumbler(), out)
     replies = [json.loads(line)["reply"] for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert replies == [NONSENSE] * 3

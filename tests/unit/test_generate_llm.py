@@ -272,7 +272,8 @@ def test_run_that_makes_nothing_leaves_the_data_of_an_earlier_one_and_can_be_gon
     run(tmp_path / "out", Pen())
     before = contents(tmp_path / "out")
     with pytest.raises(
-        VistuneError, match=r"no sample could be made of 18; .* 0-conversation: no reply \(down"
+        VistuneError,
+        match=r"no sample could be made of 18 \(18 x no reply\); .* 0-conversation: no reply: 'down",
     ):
         run(tmp_path / "out", Pen(lambda _: RequestFailedError("down")))
     assert len((tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()) == 18
@@ -429,6 +430,12 @@ def test_full_disk_is_told_with_the_folder(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(generate_module, "write_records", full)
     with pytest.raises(VistuneError, match=r"out: cannot be written \(No space left on device\)"):
         run(tmp_path / "out", Pen())
+
+
+def test_what_is_told_of_nonsense_cannot_drive_a_terminal(tmp_path: Path):
+    with pytest.raises(VistuneError) as told:
+        run(tmp_path / "out", Pen(lambda *_: "\x1b[2J\x07" + "x\n" * 500))
+    assert str(told.value).isprintable() and len(str(told.value)) < 600
 
 
 # Stopping and going on

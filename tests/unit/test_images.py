@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vistune.data.images import Flaw, Preprocessor, UnusableImageError, find_flaw, open_image
+from vistune.data.images import Flaw, Preprocessor, UnusableImageError, find_flaw, look, open_image
 from vistune.data.pixels import PixelStore
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -90,7 +91,53 @@ def test_small_file_of_a_huge_picture_is_refused_before_it_is_decoded(tmp_path: 
         assert find_flaw(path) == Flaw("picture too large", "12000x9000")
 
 
-# CLIP's preprocessing
+def test_sixteen_bits_of_grey_are_scaled_and_not_clipped(tmp_path: Path):
+    values = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
+    path = saved(Image.fromarray(values), tmp_path / "a.png")
+    assert np.asarray(open_image(path))[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 255)]
+
+
+def test_palette_with_transparency_keeps_the_colours_beneath_without_a_warning(tmp_path: Path):
+    picture = stripes(20, 10, RED, BLUE).convert("P", palette=Image.Palette.ADAPTIVE)
+    path = tmp_path / "a.png"
+    picture.save(path, transparency=bytes([0, 128] + [255] * 254))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoded = open_image(path)
+    assert (decoded.getpixel((2, 5)), decoded.getpixel((17, 5))) == (RED, BLUE)
+
+
+def test_floating_point_picture_is_refused(tmp_path: Path):
+    path = saved(Image.fromarray(np.ones((4, 4), np.float32)), tmp_path / "a.tiff")
+    assert find_flaw(path) == Flaw("picture of floating-point values")
+
+
+@pytest.mark.parametrize("size", [(8200, 20), (20, 8200)])
+def test_picture_that_is_hardly_more_than_a_line_is_refused(tmp_path: Path, size: tuple[int, int]):
+    path = saved(Image.new("L", size), tmp_path / "a.png")
+    assert find_flaw(path) == Flaw("picture too narrow", f"{size[0]}x{size[1]}")
+
+
+def test_pillows_own_limit_says_the_same(tmp_path: Path):
+    path = saved(Image.new("1", (20_000, 10_000)), tmp_path / "a.png")
+    assert find_flaw(path).reason == look(path, "a.png").reason == "picture too large"
+
+
+def test_damaged_orientation_is_a_flaw_at_most(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stripes(20, 10, RED, BLUE).save(tmp_path / "a.jpg", exif=exif)
+    whole = bytearray((tmp_path / "a.jpg").read_bytes())
+    start = whole.index(b"Exif")
+    for at in range(start + 6, start + 40):
+        damaged = whole.copy()
+        damaged[at] ^= 0xFF
+        (tmp_path / "b.jpg").write_bytes(damaged)
+        flaw = find_flaw(tmp_path / "b.jpg")
+        assert flaw is None or flaw.reason in ("broken picture", "not a picture")
+
+
+# Preprocessing
 
 
 def test_pixels_are_scaled_and_normalised_for_each_colour():
@@ -118,17 +165,27 @@ def test_rows_stay_rows_and_columns_stay_columns():
     assert pixels[2, :, :4].max() < 0.1 and pixels[2, :, -4:].min() > 0.9
 
 
-def test_config_is_read_back_as_written():
-    assert Preprocessor.from_config(CLIP.config()) == CLIP
+def test_padding_keeps_the_whole_picture_in_the_middle_of_the_mean_colour():
+    grey = Preprocessor(30, (0.5, 0.25, 0.75), (1, 1, 1)).padded()
+    wide = np.asarray(grey.square(Image.new("RGB", (30, 10), RED)))
+    assert (wide[:9] == (127, 63, 191)).all() and (wide[21:] == (127, 63, 191)).all()
+    assert (wide[11:19] == RED).all()
+    tall = np.asarray(grey.square(stripes(10, 30, GREEN)))
+    assert (tall[:, :9] == (127, 63, 191)).all() and (tall[:, 11:19] == GREEN).all()
 
 
-@pytest.mark.parametrize("size", [(100, 60), (33, 90), (32, 32), (640, 427), (20, 31)])
-def test_transformers_makes_the_same_pixels_from_the_config(size: tuple[int, int]):
-    from transformers import CLIPImageProcessor
+def test_padding_a_long_strip_takes_little_memory():
+    """Its square would be 19 GB."""
+    strip = Image.new("RGB", (80_000, 200), RED)
+    for picture in (strip, strip.transpose(Image.Transpose.ROTATE_90)):
+        assert CLIP.padded().square(picture).size == (32, 32)
 
-    picture = Image.merge("RGB", [Image.effect_noise(size, 80) for _ in range(3)])
-    theirs = CLIPImageProcessor(**CLIP.config())(picture, return_tensors="np")["pixel_values"][0]
-    np.testing.assert_allclose(CLIP(picture), theirs, atol=1e-5)
+
+def test_stretching_distorts_and_keeps_everything():
+    preprocess = Preprocessor(30, (0, 0, 0), (1, 1, 1), kind="stretch")
+    square = np.asarray(preprocess.square(stripes(90, 30, RED, GREEN, BLUE)))
+    assert (square[:, :8] == RED).all() and (square[:, 12:18] == GREEN).all()
+    assert (square[:, 22:] == BLUE).all()
 
 
 # The store
@@ -159,6 +216,26 @@ def test_store_without_room_still_gives_every_picture(pictures: Path):
     for _ in range(2):
         pixels = store.load(["red.png", "green.png"])
         assert pixels[:, :, 8, 8].tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_store_gives_the_same_whatever_the_workers_and_callers(tmp_path: Path):
+    names = [f"{number}.png" for number in range(12)]
+    for name in names:
+        saved(Image.effect_noise((40, 25), 70).convert("RGB"), tmp_path / name)
+    wanted = [names[n * 7 % 12] for n in range(30)]
+    alone = PixelStore(tmp_path, PLAIN).load(wanted)
+    shared = PixelStore(tmp_path, PLAIN, megabytes=0, workers=4)
+    with ThreadPoolExecutor(6) as callers:
+        assert all(found.equal(alone) for found in callers.map(shared.load, [wanted] * 12))
+
+
+def test_store_names_the_first_broken_picture_in_the_order_asked_for(pictures: Path):
+    (pictures / "bad.png").write_bytes(b"")
+    store = PixelStore(pictures, PLAIN, workers=3)
+    for _ in range(5):
+        with pytest.raises(UnusableImageError, match=r"bad\.png: not a picture") as caught:
+            store.load(["red.png", "bad.png", "none.png"])
+    assert caught.value.name == str(pictures / "bad.png")
 
 
 def test_store_without_room_keeps_nothing(pictures: Path):

@@ -157,6 +157,23 @@ def test_second_run_on_the_same_ledger_is_told_and_the_first_goes_on(path: Path)
     Ledger(path).close()
 
 
+def test_a_look_takes_no_lock_sees_what_is_there_and_writes_nothing(path: Path):
+    with Ledger(path, read_only=True) as look:
+        assert look.reply(ONE.key) is None and look.totals().attempts == 0
+    assert not path.parent.exists()
+    with Ledger(path) as ledger:
+        ledger.asked(ONE)
+        assert ledger.done(ONE.key, body("Hello."), Usage(1, 1), None)
+        with Ledger(path, read_only=True) as look:
+            assert look.reply(ONE.key) is not None
+            with pytest.raises(VistuneError, match="cannot be written"):
+                look.asked(TWO)
+        ledger.asked(TWO)
+    path.write_bytes(b"my diary " * 1000)
+    with pytest.raises(VistuneError, match="cannot be used as a ledger"):
+        Ledger(path, read_only=True)
+
+
 def test_killed_run_leaves_a_sound_ledger_that_is_free(path: Path):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)],

@@ -114,7 +114,7 @@ def test_limit_takes_the_first_lines_usable_or_not(folder: Path):
         ({**DOG, "image": "bird.jpg"}, "picture is missing", "bird.jpg"),
         ({**DOG, "image": ["dog.jpg", "bird.jpg"]}, "picture is missing", "bird.jpg"),
         ({**DOG, "image": "text.jpg"}, "not a picture", "text.jpg"),
-        ({**DOG, "image": ""}, "broken picture", ""),
+        ({**DOG, "image": ""}, "`image` is not a file name", ""),
         ({**DOG, "image": "../list.jsonl"}, "picture outside the folder of images", "../list.jsonl"),
         ({"image": "dog.jpg"}, "image without annotation", "dog.jpg"),
         ({"image": "dog.jpg", "captions": [], "boxes": []}, "image without annotation", "dog.jpg"),
@@ -153,7 +153,12 @@ def test_name_of_a_box_stands_in_one_line(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("caption", "reason"), [(" ", "empty caption"), ("A <image>.", "caption contains <image>")]
+    ("caption", "reason"),
+    [
+        (" ", "empty caption"),
+        ("A <image>.", "caption contains <image>"),
+        ("A dog. " * 1_500, "caption is too long"),
+    ],
 )
 def test_bad_caption_is_set_aside_and_the_image_keeps_its_good_ones(folder: Path, caption: str, reason: str):
     loaded = load(folder, {**DOG, "captions": [caption, "A dog."]})
@@ -165,6 +170,14 @@ def test_id_used_twice_is_set_aside_for_samples_are_told_apart_by_it(folder: Pat
     loaded = load(folder, {**DOG, "id": "a"}, {**DOG, "image": "cat.jpg", "id": "a"}, {**DOG, "id": "3"}, DOG)
     assert [(image.id, image.file) for image in loaded.images] == [("a", "dog.jpg"), ("3", "dog.jpg")]
     assert problems(loaded, folder) == [("2", "id used twice", "a"), ("4", "id used twice", "3")]
+
+
+def test_line_that_is_not_utf8_is_set_aside_with_its_number(folder: Path):
+    (folder / "list.jsonl").write_bytes(json.dumps(DOG).encode() + b"\n\xff\xfe\n")
+    loaded = load_listing(folder / "list.jsonl", folder / "images")
+    assert len(loaded.images) == 1
+    ((line, reason, detail),) = problems(loaded, folder)
+    assert (line, reason) == ("2", "not UTF-8 text") and "0xff" in detail
 
 
 # What ends the run
@@ -184,7 +197,7 @@ def test_empty_file_and_missing_file_are_errors(folder: Path):
         load_listing(folder / "none.jsonl", folder / "images")
 
 
-def test_file_that_is_not_utf8_is_an_error_with_its_line(folder: Path):
-    (folder / "list.jsonl").write_bytes(json.dumps(DOG).encode() + b"\n\xff\xfe\n")
-    with pytest.raises(VistuneError, match=r"list\.jsonl: line 2: not UTF-8"):
+def test_file_in_another_encoding_is_an_error_that_names_it(folder: Path):
+    (folder / "list.jsonl").write_bytes(json.dumps(DOG).encode("utf-16"))
+    with pytest.raises(VistuneError, match=r"list\.jsonl: line 1: .*found UTF-16.*iconv"):
         load_listing(folder / "list.jsonl", folder / "images")

@@ -314,7 +314,7 @@ def test_endpoint_that_is_not_there_is_given_up_soon(ledger: Path):
     assert f"{url}: " in str(results[0]) and "failures in a row" in str(results[0])
     assert "no connection" in str(results[0]) and "Check that it is up" in str(results[0])
     with Ledger(ledger) as opened:
-        assert 8 <= opened.totals().attempts < 100
+        assert 8 <= opened.totals().attempts < 400  # the first of each, and hardly a second
 
 
 def test_endpoint_that_answers_html_is_given_up_with_what_it_said(ledger: Path):

@@ -212,3 +212,12 @@ def test_refusals_end_a_run_only_where_nothing_was_ever_answered():
     breaker.success()
     for _ in range(100):
         breaker.refusal("HTTP 400")
+
+
+def test_status_is_told_once():
+    response = httpx.Response(500, request=httpx.Request("POST", URL))
+    for said, told in (
+        ("Error code: 500 - {'error': 'oops'}", "HTTP 500: {'error': 'oops'}"),
+        ("Error code: 500", "HTTP 500"),
+    ):
+        assert str(to_fault(openai.InternalServerError(said, response=response, body=None), URL)) == told

@@ -6,10 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from vistune.conversation import IGNORE_INDEX, Conversation, Picture, Turn, ask, gpt, human
+from vistune.conversation import IGNORE_INDEX, Conversation, Picture, ask, gpt, human
 from vistune.errors import VistuneError
 from vistune.starter.tokenizer import train_tokenizer
 from vistune.template import TEMPLATES, Encoded, Renderer, chat_template, find_template
@@ -23,7 +21,20 @@ CURIOUS_HUMAN = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
-STOPS = {"short": "</s>", "vicuna_v1": "</s>", "v0": "###", "plain": "\n"}
+VISION_ASSISTANT = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the "
+    "user provides, and assist the user with a variety of tasks using natural language."
+)
+STOPS = {
+    "short": "</s>",
+    "vicuna_v1": "</s>",
+    "v0": "###",
+    "plain": "\n",
+    "llama_2": "</s>",
+    "chatml": "<|im_end|>",
+}
+# What an answer begins and ends with, trained on like the answer.
+AROUND = {name: (" ", "") for name in STOPS} | {"plain": ("", ""), "chatml": ("", ""), "llama_2": (" ", " ")}
 NAMES = sorted(STOPS)
 
 DOG = Conversation("1", (human(*ask("What is this?", "dog.jpg")), gpt("A dog.")))
@@ -56,6 +67,21 @@ LAYOUTS = {
         f"{CURIOUS_HUMAN}###Human: <image>\nWhat is this?###Assistant:| A dog.###"
         "|Human: How many?###Assistant:| Two.\n\nNo, one.###|Human: Sure?###Assistant:| Yes.###"
     ),
+    ("llama_2", "DOG"): (
+        f"[INST] <<SYS>>\n{VISION_ASSISTANT}\n<</SYS>>\n\n<image>\nWhat is this? [/INST]| A dog. </s>"
+    ),
+    ("llama_2", "TALK"): (
+        f"[INST] <<SYS>>\n{VISION_ASSISTANT}\n<</SYS>>\n\n<image>\nWhat is this? [/INST]| A dog. </s>"
+        "|[INST] How many? [/INST]| Two.\n\nNo, one. </s>|[INST] Sure? [/INST]| Yes. </s>"
+    ),
+    ("chatml", "DOG"): (
+        "<|im_start|>user\n<image>\nWhat is this?<|im_end|>\n<|im_start|>assistant\n|A dog.<|im_end|>|\n"
+    ),
+    ("chatml", "TALK"): (
+        "<|im_start|>user\n<image>\nWhat is this?<|im_end|>\n<|im_start|>assistant\n|A dog.<|im_end|>|\n"
+        "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n|Two.\n\nNo, one.<|im_end|>|\n"
+        "<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n|Yes.<|im_end|>|\n"
+    ),
     ("plain", "DOG"): "<image>|A dog.\n",
     ("plain", "DOG_LAST"): "<image>|A dog.\n",
 }
@@ -81,7 +107,7 @@ def supervised_text(tokenizer: Any, encoded: Encoded) -> str:
 # Exact layouts: `|` stands where what is trained on begins or ends
 
 
-@pytest.mark.parametrize(("name", "which"), LAYOUTS, ids="-".join)
+@pytest.mark.parametrize(("name", "which"), LAYOUTS, ids=map("-".join, LAYOUTS))
 def test_text_and_supervised_spans_are_exactly_the_layout(renderers, tokenizer, name: str, which: str):
     encoded = renderers[name].encode(CONVERSATIONS[which])
     pieces: list[list[int]] = []
@@ -94,6 +120,34 @@ def test_text_and_supervised_spans_are_exactly_the_layout(renderers, tokenizer, 
         trained_before = trained
     text = "|".join(tokenizer.decode(piece) for piece in pieces)
     assert text.replace("<image>" * PATCHES, "<image>") == LAYOUTS[name, which]
+
+
+def letter_ids(text: str, letters: Any) -> list[int]:
+    """Ids of a layout for a tokenizer to which every letter is one id."""
+    ids: list[int] = []
+    for piece in re.split("(<image>|</s>)", text):
+        if piece in ("<image>", "</s>"):
+            ids += [letters.convert_tokens_to_ids(piece)] * (PATCHES if piece == "<image>" else 1)
+        else:
+            ids += [
+                letters.convert_tokens_to_ids({" ": "Ġ", "\n": "Ċ"}.get(letter, letter)) for letter in piece
+            ]
+    return ids
+
+
+@pytest.mark.parametrize(("name", "which"), LAYOUTS, ids=map("-".join, LAYOUTS))
+def test_every_id_and_label_of_a_layout(name: str, which: str):
+    letters = train_tokenizer([], vocabulary=0)
+    image = letters.convert_tokens_to_ids("<image>")
+    ids: list[int] = []
+    labels: list[int] = []
+    for number, text in enumerate(re.split(r"(?<!<)[|](?!>)", LAYOUTS[name, which])):
+        piece = letter_ids(text, letters)
+        ids += piece
+        labels += piece if number % 2 else [IGNORE_INDEX] * len(piece)
+    encoded = Renderer(TEMPLATES[name], letters, image, PATCHES).encode(CONVERSATIONS[which])
+    assert encoded.ids == ids
+    assert encoded.labels == labels
 
 
 def test_ids_and_labels_of_a_layout_letter_by_letter():
@@ -115,8 +169,8 @@ def test_ids_and_labels_of_a_layout_letter_by_letter():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_supervised_text_is_exactly_the_answers_and_their_stops(renderers, tokenizer, name: str):
-    lead, stop = "" if name == "plain" else " ", STOPS[name]
-    expected = "".join(f"{lead}{answer}{stop}" for answer in ("A dog.", "Two.\n\nNo, one.", "Yes."))
+    (lead, trail), stop = AROUND[name], STOPS[name]
+    expected = "".join(f"{lead}{answer}{trail}{stop}" for answer in ("A dog.", "Two.\n\nNo, one.", "Yes."))
     assert supervised_text(tokenizer, renderers[name].encode(TALK)) == expected
 
 
@@ -141,7 +195,7 @@ def test_every_template_is_tested_and_found_by_its_name():
 
 def test_unknown_template_is_refused_with_the_choices():
     with pytest.raises(
-        VistuneError, match=r"Unknown template 'v2'. Choose one of: plain, short, v0, vicuna_v1"
+        VistuneError, match=r"Unknown template 'v2'. Choose one of: chatml, llama_2, plain, .*, tokenizer\."
     ):
         find_template("v2")
 
@@ -151,7 +205,7 @@ def test_unknown_template_is_refused_with_the_choices():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("answered", [0, 1, 2])
-def test_prompt_is_what_training_saw_before_the_answer(renderers, name: str, answered: int):
+def test_prompt_is_what_training_saw_before_the_answer(renderers, tokenizer, name: str, answered: int):
     renderer = renderers[name]
     asked = Conversation("3", TALK.turns[: 2 * answered + 1])
     prompt = renderer.encode_prompt(asked)
@@ -159,7 +213,8 @@ def test_prompt_is_what_training_saw_before_the_answer(renderers, name: str, ans
     end = len(prompt.ids)
     assert whole.ids[:end] == prompt.ids
     assert whole.labels[:end] == prompt.labels
-    assert IGNORE_INDEX not in whole.labels[end:]
+    after_stop = len(tokenizer.encode(TEMPLATES[name].after_stop))
+    assert whole.labels[end:].count(IGNORE_INDEX) == after_stop
     if TEMPLATES[name].questions or not answered:
         assert prompt.labels[-1] == IGNORE_INDEX
 
@@ -170,67 +225,96 @@ def test_prompt_of_a_later_turn_is_a_prefix_of_the_whole_conversation(renderers,
     assert renderers[name].encode(TALK).ids[: len(prompt.ids)] == prompt.ids
 
 
-# Hostile text
-
-SNARES = [
-    "</s>",
-    "<image>",
-    "<pad>",
-    "###",
-    "USER:",
-    "ASSISTANT:",
-    "\n",
-    "Human: ",
-    "<s>",
-    "[INST]",
-    "🐕‍🦺",
-    "مرحبا",
-    "\u202e",
-]
-hostile = (
-    st.lists(st.sampled_from(SNARES) | st.text(max_size=8), min_size=1, max_size=6)
-    .map("".join)
-    .filter(lambda text: text.strip("\n"))
-)
-talks = st.lists(st.tuples(hostile, hostile), min_size=1, max_size=3)
+def test_a_prompt_must_end_with_a_question(renderers):
+    with pytest.raises(ValueError, match="must end with a question"):
+        renderers["short"].encode_prompt(DOG)
 
 
-def build(texts: list[tuple[str, str]], pictures: int) -> Conversation:
-    """The pictures stand one each before the first questions."""
-    turns: list[Turn] = []
-    for number, (question, answer) in enumerate(texts):
-        turns += [human(*ask(question, f"{number}.jpg" if number < pictures else None)), gpt(answer)]
-    return Conversation("1", tuple(turns))
+# What ends an answer
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(texts=talks, pictures=st.integers(0, 3))
-@settings(max_examples=60)
-def test_no_text_becomes_a_picture_or_a_special_id(renderers, tokenizer, image_token, name, texts, pictures):
-    conversation = build(texts, pictures)
-    ids = renderers[name].encode(conversation).ids
-    stops = len(texts) if STOPS[name] == "</s>" else 0
-    assert ids.count(image_token) == PATCHES * len(conversation.pictures)
-    assert ids.count(tokenizer.eos_token_id) == stops
-    assert tokenizer.pad_token_id not in ids
+def test_the_ids_of_the_stop_are_those_that_every_answer_is_trained_to_end_with(renderers, name: str):
+    renderer = renderers[name]
+    for length, _ in (encoded := renderer.encode(TALK)).answered:
+        assert encoded.labels[length - len(renderer.stop) : length] == renderer.stop
+
+
+# Many at once
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(texts=talks)
-@settings(max_examples=60)
-def test_any_answer_is_trained_on_whole_and_nothing_else_is(renderers, tokenizer, name, texts):
-    lead, stop = "" if name == "plain" else " ", STOPS[name]
-    expected = "".join(lead + answer.strip("\n") + stop for _, answer in texts)
-    assert supervised_text(tokenizer, renderers[name].encode(build(texts, 1))) == expected
+def test_many_conversations_are_encoded_as_each_alone(renderers, tokenizer, image_token: int, name: str):
+    many = [DOG, DOG_LAST, TALK, DOG, Conversation("4", (human("Hello."), gpt("Hi.")))]
+    fresh = Renderer(TEMPLATES[name], tokenizer, image_token, PATCHES)
+    assert fresh.encode_all(many) == [renderers[name].encode(conversation) for conversation in many]
+    assert fresh.encode_all([]) == []
+
+
+def test_a_text_that_comes_again_is_encoded_once(tokenizer, image_token: int):
+    class Backend:
+        """Counts the texts that the tokenizer is given."""
+
+        is_fast = True
+
+        def __init__(self) -> None:
+            self.texts: list[str] = []
+            self.backend_tokenizer = self
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name, None) or getattr(tokenizer.backend_tokenizer, name)
+
+        def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+            self.texts += texts
+            return tokenizer.backend_tokenizer.encode_batch_fast(texts, **options)
+
+    backend = Backend()
+    renderer = Renderer(TEMPLATES["vicuna_v1"], backend, image_token, PATCHES)
+    backend.texts.clear()
+    renderer.encode_all([DOG, DOG, Conversation("5", (DOG.turns[0], gpt("A cat.")))])
+    renderer.encode(DOG)
+    head = f"{CURIOUS_USER} USER: "
+    assert sorted(backend.texts) == sorted([head, "\nWhat is this? ASSISTANT:", " A dog.", " A cat."])
+
+
+# Cut to a length
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(texts=talks)
-@settings(max_examples=40)
-def test_prompt_is_a_prefix_of_training_for_any_text(renderers, name, texts):
-    conversation = build(texts, 1)
-    prompt = renderers[name].encode_prompt(Conversation("1", conversation.turns[:-1]))
-    assert renderers[name].encode(conversation).ids[: len(prompt.ids)] == prompt.ids
+def test_a_sample_is_cut_after_the_last_whole_answer_that_fits(renderers, name: str):
+    whole = renderers[name].encode(TALK)
+    ends = [place.length for place in whole.answered]
+    assert len(ends) == 3
+    for most in range(1, len(whole.ids) + 3):
+        cut = whole.cut(most)
+        fitting = [end for end in ends if end <= most]
+        if len(whole.ids) <= most:
+            assert cut is whole
+        elif fitting:
+            end = fitting[-1]
+            assert cut is not None
+            assert (cut.ids, cut.labels) == (whole.ids[:end], whole.labels[:end])
+            assert cut.labels[-1] != IGNORE_INDEX
+            assert cut.pictures == ["dog.jpg"]
+            assert cut.answered == whole.answered[: len(fitting)]
+        else:
+            assert cut is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cut_keeps_the_pictures_that_it_holds_and_no_others(renderers, image_token: int, name: str):
+    two = Conversation("6", (*DOG.turns, human(*ask("And this?", ["cat.jpg", "cow.jpg"])), gpt("Two.")))
+    whole = renderers[name].encode(two)
+    cut = whole.cut(len(whole.ids) - 1 - len(TEMPLATES[name].after_stop))
+    assert cut is not None
+    assert cut.pictures == ["dog.jpg"]
+    assert cut.ids.count(image_token) == PATCHES
+    assert cut.ids == renderers[name].encode(DOG).ids[: len(cut.ids)]
+
+
+def test_an_answer_that_is_too_long_by_itself_is_not_cut(renderers):
+    long = renderers["short"].encode(Conversation("7", (DOG.turns[0], gpt("A dog. " * 99))))
+    assert long.cut(len(long.ids) - 1) is None
 
 
 # The same layout for other engines

@@ -1,16 +1,31 @@
-"""Pictures: safe decoding, and CLIP's preprocessing."""
+"""Pictures, decoded safely."""
 
 from __future__ import annotations
 
-import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vistune.data.preprocess import Preprocessor as Preprocessor
+
 _MAX_PIXELS = 100_000_000  # more than this in one picture is an attack or a mistake
+_MAX_RATIO = 400  # of the sides; resized to an encoder's height, a longer strip would fill the memory
+_DECODER_ERRORS = (  # what Pillow's decoders are known to raise on damaged files
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -22,30 +37,35 @@ class Flaw:
 
 
 class UnusableImageError(Exception):
-    """A picture that cannot be decoded; ``flaw`` says why."""
+    """A picture that cannot be decoded; ``flaw`` says why, ``name`` is how it was asked for."""
 
-    def __init__(self, path: Path, flaw: Flaw) -> None:
-        super().__init__(f"{path}: {flaw.reason}{f' ({flaw.detail})' if flaw.detail else ''}")
-        self.flaw = flaw
+    def __init__(self, name: Path | str, flaw: Flaw) -> None:
+        super().__init__(f"{name}: {flaw.reason}{f' ({flaw.detail})' if flaw.detail else ''}")
+        self.name, self.flaw = str(name), flaw
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode a picture to upright RGB.
+    """Decode a picture to upright RGB; of a transparent one, the colours beneath the transparency.
 
     Raises:
         UnusableImageError: missing, truncated, too large, or not a picture.
     """
+    return decode(path, str(path))
+
+
+def decode(source: Path | BinaryIO, name: str) -> Image.Image:
+    """As :func:`open_image`, from a path or an open file; ``name`` is for messages."""
+    with _opened(source, name) as picture:
+        return _to_rgb(ImageOps.exif_transpose(picture), name)
+
+
+def look(source: Path | BinaryIO, name: str) -> Flaw | None:
+    """What a picture's header says against it; its pixels are not decoded."""
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > _MAX_PIXELS:
-                raise UnusableImageError(path, Flaw("picture too large", f"{picture.width}x{picture.height}"))
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except FileNotFoundError as error:
-        raise UnusableImageError(path, Flaw("picture is missing")) from error
-    except UnidentifiedImageError as error:
-        raise UnusableImageError(path, Flaw("not a picture")) from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnusableImageError(path, Flaw("broken picture", str(error))) from error
+        with _opened(source, name):
+            return None
+    except UnusableImageError as error:
+        return error.flaw
 
 
 def find_flaw(path: Path) -> Flaw | None:
@@ -57,81 +77,33 @@ def find_flaw(path: Path) -> Flaw | None:
     return None
 
 
-def flaw_of_annotated(folder: Path, file: str, size: tuple[int, int] | None = None) -> Flaw | None:
-    """Why a picture that annotations name cannot be used, or None where it can.
-
-    Args:
-        size: the (width, height) that the annotations say it has.
-    """
-    path = folder / file
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return Flaw("picture outside the folder of images")
+@contextmanager
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """A picture of a bearable size; what goes wrong in the ``with`` block counts as the picture's fault."""
     try:
-        found = open_image(path).size
-    except UnusableImageError as error:
-        return error.flaw
-    if size and found != size:
-        detail = f"{found[0]}x{found[1]}, annotated {size[0]}x{size[1]}"
-        return Flaw("picture is not of the annotated size", detail)
-    return None
+        with Image.open(source) as picture:
+            size = f"{picture.width}x{picture.height}"
+            if picture.width * picture.height > _MAX_PIXELS:
+                raise UnusableImageError(name, Flaw("picture too large", size))
+            if max(picture.size) > _MAX_RATIO * min(picture.size):
+                raise UnusableImageError(name, Flaw("picture too narrow", size))
+            yield picture
+    except FileNotFoundError as error:
+        raise UnusableImageError(name, Flaw("picture is missing")) from error
+    except UnidentifiedImageError as error:
+        raise UnusableImageError(name, Flaw("not a picture")) from error
+    except Image.DecompressionBombError as error:
+        raise UnusableImageError(name, Flaw("picture too large", str(error))) from error
+    except _DECODER_ERRORS as error:
+        raise UnusableImageError(name, Flaw("broken picture", str(error))) from error
 
 
-@dataclass(frozen=True)
-class Preprocessor:
-    """CLIP's preprocessing: shortest side to ``size`` (bicubic), centre crop, scale, normalise.
-
-    Written to and read from ``preprocessor_config.json``, so that transformers does the same.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        """``picture`` (any size) -> float32 pixels [3, size, size]."""
-        return self.normalise(np.asarray(self.square(picture)))
-
-    def normalise(self, square: np.ndarray) -> np.ndarray:
-        """8-bit [size, size, 3] -> float32 [3, size, size]."""
-        pixels = square.astype(np.float32) / np.float32(255.0)
-        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
-        scaled = (pixels - mean) / std
-        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
-
-    def square(self, picture: Image.Image) -> Image.Image:
-        """Resize the shortest side to ``size`` and crop the centre."""
-        width, height = picture.size
-        long = int(self.size * max(width, height) / min(width, height))
-        resized = (self.size, long) if width <= height else (long, self.size)
-        picture = picture.resize(resized, Image.Resampling.BICUBIC)
-        left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
-        return picture.crop((left, top, left + self.size, top + self.size))
-
-    def config(self) -> dict[str, Any]:
-        """The content of ``preprocessor_config.json``."""
-        return {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": {"shortest_edge": self.size},
-            "resample": 3,
-            "do_center_crop": True,
-            "crop_size": {"height": self.size, "width": self.size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(self.mean),
-            "image_std": list(self.std),
-        }
-
-    def save(self, folder: Path) -> None:
-        """Write ``folder/preprocessor_config.json``."""
-        text = json.dumps(self.config(), indent=2) + "\n"
-        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Preprocessor:
-        """The inverse of :meth:`config`."""
-        crop = config["crop_size"]
-        size = crop["height"] if isinstance(crop, dict) else crop
-        return cls(int(size), tuple(config["image_mean"]), tuple(config["image_std"]))
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    if picture.mode == "F":
+        raise UnusableImageError(name, Flaw("picture of floating-point values"))
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        grey = np.asarray(picture).astype(np.int64) >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from vistune.data.text import refuse_other_encodings
 from vistune.errors import VistuneError
 
 _CHUNK = 1 << 20  # characters read at a time
@@ -96,6 +97,8 @@ class _Reader:
 
     def __enter__(self) -> _Reader:
         try:
+            with open(self._path, "rb") as file:
+                refuse_other_encodings(self._path, file.read(4))
             self._file: TextIO = open(self._path, encoding="utf-8-sig")
         except OSError as error:
             raise VistuneError(f"{self._path}: cannot be read ({error.strerror}). Check the path.") from error

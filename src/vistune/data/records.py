@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vistune.data.json_stream import stream_list
+from vistune.data.text import excerpt, text_lines
 from vistune.errors import Problem, VistuneError
-from vistune.lines import read_lines
 
 FORMATS = ("json", "jsonl", "parquet")
 _ROWS_AT_ONCE = 1024
@@ -29,7 +30,7 @@ class Record:
 
 
 def read_records(path: Path) -> Iterator[Record | Problem]:
-    """Read records one by one; of JSON lines, a malformed line is a problem and reading goes on.
+    """Read records one by one; a malformed line of JSON lines is a problem, and reading goes on.
 
     Raises:
         VistuneError: the file cannot be read, has another ending, or is malformed in a way that hides
@@ -43,6 +44,17 @@ def read_records(path: Path) -> Iterator[Record | Problem]:
         yield from _read_lines(path)
     else:
         yield from _read_parquet(path)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """A full disk, or a folder that cannot be written, becomes a VistuneError that names ``place``."""
+    try:
+        yield
+    except OSError as error:
+        raise VistuneError(
+            f"{place}: cannot be written ({error.strerror}). Make room, and run the same command again."
+        ) from error
 
 
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> int:
@@ -76,16 +88,19 @@ def file_format(path: Path) -> str:
 
 
 def _read_lines(path: Path) -> Iterator[Record | Problem]:
-    for number, line in read_lines(path):
-        place = f"{path}: line {number}"
-        if not line.strip():
+    for line in text_lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        if not line.text.strip():
             continue
         try:
-            yield Record(json.loads(line), place)
+            yield Record(json.loads(line.text), line.place)
         except json.JSONDecodeError as error:
-            yield Problem(place, "not valid JSON", f"{error.msg}, column {error.colno}: {line[:80]!r}")
+            detail = f"{error.msg}, column {error.colno}: {excerpt(line.text)}"
+            yield Problem(line.place, "not valid JSON", detail)
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or a deep nesting
-            yield Problem(place, "not valid JSON", f"{error}: {line[:80]!r}")
+            yield Problem(line.place, "not valid JSON", f"{error}: {excerpt(line.text)}")
 
 
 def _read_parquet(path: Path) -> Iterator[Record | Problem]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
+
+from vistune.page.smoothing import moving_average
 
 _SPAN = 1000
 _MOST_POINTS = 1000  # a longer curve is thinned to about this many
@@ -71,19 +72,6 @@ def loss_curve(rows: Sequence[dict[str, Any]], low: float, high: float) -> LossC
         last_at=100 * (1 - _log_share(averages[-1], low, high)),
         peak_rate=peak,
     )
-
-
-def moving_average(values: Sequence[float], reach: int) -> list[float]:
-    """Each value averaged with up to ``reach`` neighbours on either side; it does not lag behind.
-
-    Near the start as many are taken after as before, so that a steep beginning is not flattened.
-    """
-    sums = list(accumulate(values, initial=0.0))
-    averages = []
-    for place in range(len(values)):
-        start, end = max(0, place - reach), min(len(values), place + min(reach, place) + 1)
-        averages.append((sums[end] - sums[start]) / (end - start))
-    return averages
 
 
 def _drawable(loss: float) -> bool:

@@ -37,8 +37,8 @@ class Breaker:
         if count >= _FEWEST and silent >= patience:
             raise EndpointError(
                 f"{self._name}: {count} failures in a row over {silent:.0f} s; the last: {what}. "
-                "Check that it is up and that --base-url is its API's (it often ends in /v1); then run the "
-                "same command again: all that was answered is kept."
+                "Check that it is up, that --base-url is its API's (it often ends in /v1) and that it knows "
+                "--model; then run the same command again: all that was answered is kept."
             )
 
     def refusal(self, what: str) -> None:

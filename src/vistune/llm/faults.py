@@ -52,7 +52,8 @@ def to_fault(error: Exception, base_url: str, key: str = "") -> Exception:
         return PassingFault(what)
     if not isinstance(error, openai.APIStatusError):
         return EndpointError(f"{base_url}: {what}")
-    status, text = error.status_code, f"HTTP {error.status_code}: {what[:200]}"
+    what = what.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+    status, text = error.status_code, f"HTTP {error.status_code}" + (f": {what[:200]}" if what else "")
     wait = retry_after(error.response.headers.get("retry-after"))
     if wait > _LONGEST_PAUSE:
         return EndpointError(

@@ -72,35 +72,48 @@ def default_ledger() -> Path:
 class Ledger:
     """Opens or begins the ledger at ``path``; a context manager.
 
+    Args:
+        read_only: only look at what it holds; works beside a run that uses it, and leaves no trace.
+
     Raises:
         VistuneError: another run uses it, it is no ledger, or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         self._lock = FileLock(f"{path}.lock")
+        if not read_only:
+            self._claim()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise VistuneError(
-                f"{path}: another run is using this ledger. Wait for it, or give this one another --ledger."
-            ) from error
-        except OSError as error:
-            raise VistuneError(
-                f"{path}: cannot be written ({error.strerror}). Choose another --ledger."
-            ) from error
-        try:
-            self._open()
+            self._open(read_only)
         except sqlite3.Error as error:
             self.close()
             raise VistuneError(
                 f"{path}: cannot be used as a ledger ({error}). Choose another --ledger."
             ) from error
 
-    def _open(self) -> None:
+    def _claim(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise VistuneError(
+                f"{self.path}: another run is using this ledger. "
+                "Wait for it, or give this one another --ledger."
+            ) from error
+        except OSError as error:
+            raise VistuneError(
+                f"{self.path}: cannot be written ({error.strerror}). Choose another --ledger."
+            ) from error
+
+    def _open(self, read_only: bool) -> None:
+        if read_only and self.path.exists():
+            self._database = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+            self._database.execute("SELECT key FROM requests LIMIT 1")  # is it a ledger?
+            return
+        place = ":memory:" if read_only else self.path
         # Autocommit: each statement below is a transaction of its own.
-        self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._database = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute(_SCHEMA)

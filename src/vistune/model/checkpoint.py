@@ -1,49 +1,60 @@
-"""Checkpoints in Hugging Face's ``llava`` format, in and out; and pre-trained parts, joined."""
+"""Checkpoints: a model with all that is needed to talk to it, joined, saved and loaded.
+
+A checkpoint is a folder in Hugging Face's ``llava`` format, complete by itself, and ``vistune.json``, which
+holds the model's recipe.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
 
 from vistune import __version__
 from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.images import Preprocessor
 from vistune.errors import VistuneError
+from vistune.model import hf, parts
+from vistune.model.adapters import quantisation
+from vistune.model.agree import check_config, check_length, check_preprocessing
 from vistune.model.connector import Connector
+from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
+from vistune.model.swap import swap, undo_broken_swap
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import ModelRecipe
-from vistune.template import Renderer, chat_template, find_template
+from vistune.template import Renderer, find_template
 
-_METADATA = "vistune.json"
-_STARTER = Path(__file__).parent / "starter"
-_STARTER_NAMES = {
-    "starter": _STARTER / "chat",
-    "starter/vision": _STARTER / "vision",
-    "starter/llm": _STARTER / "llm",
-}
+METADATA = "vistune.json"
+_STORED = ("template", "connector", "vision_layer", "vision_select", "preprocessing")
+_GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with all that is needed to talk to it."""
+    """A model with all that is needed to talk to it.
+
+    The tokenizer's ``chat_template`` is the LLM's own, whatever template the model is trained with.
+    """
 
     model: Llava
     tokenizer: Any
     preprocess: Preprocessor
     recipe: ModelRecipe
 
-    @property
+    @cached_property
     def renderer(self) -> Renderer:
         return Renderer(
-            find_template(self.recipe.template),
+            find_template(self.recipe.template, self.tokenizer),
             self.tokenizer,
             self.model.image_token,
             self.model.vision.patches,
@@ -52,223 +63,179 @@ class Checkpoint:
     @property
     def stop(self) -> list[int]:
         """The ids that end an answer."""
-        text = find_template(self.recipe.template).stop
-        if text is None:
-            return [self.tokenizer.eos_token_id]
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return self.renderer.stop
+
+    def with_recipe(self, **changes: Any) -> Checkpoint:
+        """The same model under another template, say, or another ``max_length``."""
+        return dataclasses.replace(self, recipe=self.recipe.model_copy(update=changes))
 
 
-def resolve(name: str) -> Path | str:
-    """The folder of an embedded part, an existing folder, or ``name`` itself (a hub name)."""
-    if name in _STARTER_NAMES:
-        return _STARTER_NAMES[name]
-    return Path(name) if Path(name).exists() else name
+def join_parts(
+    recipe: ModelRecipe, seed: int, template: str | None = None, quantise: str | None = None
+) -> Checkpoint:
+    """Pre-trained parts with a fresh connector; or the checkpoint that ``recipe.start_from`` names.
 
-
-def join_parts(recipe: ModelRecipe, seed: int) -> Checkpoint:
-    """Join pre-trained parts with a fresh connector.
+    Args:
+        template: the first stage's, where it names one: it takes the place of the recipe's.
+        quantise: ``nf4`` for an LLM in 4 bits (QLoRA).
 
     Raises:
-        VistuneError: a part cannot be loaded.
+        VistuneError: a part cannot be loaded or does not fit; or the recipe contradicts the checkpoint.
     """
-    from transformers import AutoModelForCausalLM
+    if recipe.start_from is not None:
+        return _continue(recipe, template, quantise)
+    assert recipe.vision and recipe.llm  # the recipe's own rule
+    parts.hush()
+    preprocess = parts.read_preprocessor(recipe.vision)
+    if recipe.preprocessing == "pad":
+        preprocess = preprocess.padded()
+    check_preprocessing(preprocess, recipe, recipe.vision)
+    backbone = parts.load_vision(recipe.vision)
+    vision = VisionEncoder(backbone, recipe.vision_layer, recipe.vision_select, preprocess.size)
+    select_strategy(vision)  # refused now, not when a trained model is to be saved
+    language_model = parts.load_llm(recipe.llm, quantise)
+    tokenizer, image_token = parts.load_tokenizer(recipe.llm, language_model)
+    check_length(recipe, language_model.config)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        connector = Connector(recipe.connector, vision.width, language_model.config.hidden_size)
+    model = Llava(vision, connector.to(language_model.device), language_model, image_token)
+    joined = Checkpoint(model, tokenizer, preprocess, recipe)
+    return joined.with_recipe(template=template) if template else joined
 
-    _hush()
-    backbone = _load_part(_load_vision, recipe.vision, "vision encoder")
-    language_model = _load_part(
-        lambda path: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), recipe.llm, "LLM"
-    )
-    tokenizer, image_token = _load_tokenizer(recipe.llm, language_model)
-    vision = VisionEncoder(backbone, recipe.vision_layer, recipe.vision_select)
-    torch.manual_seed(seed)
-    connector = Connector(recipe.connector, vision.width, language_model.config.hidden_size)
-    preprocess = read_preprocessor(Path(resolve(recipe.vision)))
-    return Checkpoint(Llava(vision, connector, language_model, image_token), tokenizer, preprocess, recipe)
 
-
-def load_checkpoint(name: str | Path) -> Checkpoint:
+def load_checkpoint(
+    name: str | Path, quantise: str | None = None, dtype: torch.dtype = torch.float32
+) -> Checkpoint:
     """Load a checkpoint that vistune wrote, by folder, or ``starter``.
 
-    Raises:
-        VistuneError: it is no such folder, or it is not complete.
-    """
-    from transformers import AutoTokenizer, LlavaForConditionalGeneration
+    Args:
+        quantise: ``nf4`` for an LLM in 4 bits (QLoRA).
+        dtype: of the weights in memory.
 
-    _hush()
-    folder = Path(resolve(str(name)))
-    if not (folder / _METADATA).is_file():
+    Raises:
+        VistuneError: it is no such folder, not complete, or its parts do not fit each other.
+    """
+    folder = Path(parts.resolve(str(name)))
+    undo_broken_swap(folder)
+    if not (folder / METADATA).is_file():
         raise VistuneError(
-            f"{folder}: not a vistune checkpoint ({_METADATA} is missing). "
-            "Pass the folder that `vistune train` wrote, or `starter`."
+            f"{folder}: not a vistune checkpoint ({METADATA} is missing). "
+            "Pass the folder that `vistune train` wrote, `starter`, or what `vistune import` made of a plain "
+            "LLaVA folder."
         )
-    metadata = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
-    recipe = ModelRecipe.model_validate(metadata["model"])
-    whole = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    vision = VisionEncoder(whole.model.vision_tower, recipe.vision_layer, recipe.vision_select)
-    connector = Connector(recipe.connector, vision.width, whole.config.text_config.hidden_size)
-    connector.load_state_dict(_from_hf_connector(whole.model.multi_modal_projector.state_dict(), connector))
-    model = Llava(vision, connector, _causal_lm(whole), whole.config.image_token_index)
-    return Checkpoint(model.eval(), AutoTokenizer.from_pretrained(folder), read_preprocessor(folder), recipe)
+    metadata = _read_metadata(folder)
+    checkpoint = load_llava(folder, metadata["model"], quantise, dtype)
+    checkpoint.tokenizer.chat_template = metadata.get("llm_chat_template")
+    return checkpoint
+
+
+def load_llava(
+    name: str | Path,
+    recipe: ModelRecipe,
+    quantise: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
+    """Load a folder or hub name in Hugging Face's ``llava`` format, strictly, as ``recipe`` describes it."""
+    from transformers import LlavaForConditionalGeneration
+
+    parts.hush()
+    tokenizer = parts.read_tokenizer(name)
+    preprocess = parts.read_preprocessor(name)
+    check_preprocessing(preprocess, recipe, str(name))
+    extra = quantisation(("vision_tower", "multi_modal_projector", "lm_head")) if quantise else {}
+    config = parts.read_config(name)
+    check_config(config, tokenizer, recipe, str(name))
+    whole = parts.load_whole(LlavaForConditionalGeneration, name, config=config, dtype=dtype, **extra)
+    model = hf.from_llava(whole, recipe, preprocess.size)
+    return Checkpoint(model.eval(), tokenizer, preprocess, recipe)
 
 
 def save_checkpoint(
-    checkpoint: Checkpoint, folder: Path, run: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    run: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a complete checkpoint; ``folder`` appears whole or not at all.
+    """Write a complete checkpoint; ``folder`` appears, or is replaced, whole or not at all.
+
+    Adapters are merged into copies: the model goes on as it was.
 
     Args:
         run: what else to store about how it was made.
         dtype: of the stored weights; as they are where it is not given.
+        state: the weights (:func:`vistune.model.hf.llava_state`), where several processes gathered them.
+
+    Raises:
+        VistuneError: it could not be written (a full disk); what was at ``folder`` is still there.
     """
-    _hush()
+    parts.hush()
+    undo_broken_swap(folder)
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    _to_hf(checkpoint, dtype).save_pretrained(scratch)
-    checkpoint.tokenizer.chat_template = chat_template(find_template(checkpoint.recipe.template))
-    checkpoint.tokenizer.save_pretrained(scratch)
-    checkpoint.preprocess.save(scratch)
-    _write_json(scratch / "processor_config.json", _processor_config(checkpoint))
-    metadata = {"vistune": __version__, "model": checkpoint.recipe.model_dump(), "run": run or {}}
-    _write_json(scratch / _METADATA, metadata)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(scratch, folder)
-
-
-def read_preprocessor(folder: Path) -> Preprocessor:
-    """The preprocessing that ``folder`` (of a vision encoder or a checkpoint) describes."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise VistuneError(f"{path}: missing; it says how pictures are prepared for the vision encoder.")
-    return Preprocessor.from_config(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _hush() -> None:
-    """No progress bars of transformers: reading and writing weights is not long work here."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
-def _load_part(load: Any, name: str, what: str) -> Any:
+    state = state if state is not None else hf.llava_state(checkpoint.model)
     try:
-        return load(resolve(name))
-    except (OSError, ValueError) as error:
-        raise VistuneError(f"The {what} {name!r} cannot be loaded: {error}") from error
+        scratch.mkdir(parents=True)
+        _write(checkpoint, scratch, run or {}, hf.to_llava(checkpoint.model, checkpoint.recipe, state, dtype))
+        swap(scratch, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        size = sum(x.numel() * (dtype.itemsize if dtype else x.element_size()) for x in state.values())
+        raise VistuneError(
+            f"{folder}: the checkpoint could not be written ({error}). Free {size / _GIGABYTE:.1f} GB there, "
+            "or choose another `--out`; earlier checkpoints are untouched."
+        ) from error
 
 
-def _load_vision(path: Path | str) -> Any:
-    from transformers import AutoConfig, AutoModel, CLIPVisionModel
-
-    config = AutoConfig.from_pretrained(path)
-    kind = CLIPVisionModel if config.model_type in ("clip", "clip_vision_model") else AutoModel
-    return kind.from_pretrained(path, dtype=torch.float32)
-
-
-def _load_tokenizer(name: str, language_model: Any) -> tuple[Any, int]:
-    """The LLM's tokenizer and the id of the image token, added where the tokenizer lacks it."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name))
-    if IMAGE_PLACEHOLDER not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_PLACEHOLDER]})
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
-        language_model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
-    return tokenizer, tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)
-
-
-def _to_hf(checkpoint: Checkpoint, dtype: torch.dtype | None) -> Any:
-    """The same weights as transformers' ``LlavaForConditionalGeneration``."""
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
-    model, recipe = checkpoint.model, checkpoint.recipe
-    config = LlavaConfig(
-        vision_config=model.vision.backbone.config,
-        text_config=model.language_model.config,
-        image_token_index=model.image_token,
-        image_seq_length=model.vision.patches,
-        projector_hidden_act="linear" if recipe.connector == "linear" else "gelu",
-        vision_feature_select_strategy="default" if recipe.vision_select == "patch" else "full",
-        vision_feature_layer=recipe.vision_layer,
-        tie_word_embeddings=model.language_model.config.tie_word_embeddings,
-    )
-    for part in (config.vision_config, config.text_config):
-        part._name_or_path = ""  # where a part once lay is nobody else's business
-    with torch.device("meta"):
-        whole = LlavaForConditionalGeneration(config)
-    whole.load_state_dict(_hf_state(model), strict=True, assign=True)
-    whole.generation_config.eos_token_id = checkpoint.tokenizer.eos_token_id
-    whole.generation_config.pad_token_id = checkpoint.tokenizer.pad_token_id
-    return whole if dtype is None else whole.to(dtype)
-
-
-def _hf_state(model: Llava) -> dict[str, Tensor]:
-    decoder = model.language_model.get_decoder()
-    parts = {
-        "model.vision_tower.": model.vision.backbone.state_dict(),
-        "model.multi_modal_projector.": _to_hf_connector(model.connector),
-        "model.language_model.": decoder.state_dict(),
-        "lm_head.": model.language_model.get_output_embeddings().state_dict(),
-    }
-    return {
-        prefix + name: tensor.detach().cpu()
-        for prefix, state in parts.items()
-        for name, tensor in state.items()
-    }
-
-
-def _to_hf_connector(connector: Connector) -> dict[str, Tensor]:
-    """Hugging Face has two layers always: a single one is followed by the identity."""
-    state = connector.layers.state_dict()
-    width = state["0.weight"].shape[0]
-    second = {"weight": torch.eye(width), "bias": torch.zeros(width)}
-    if connector.kind != "linear":
-        second = {"weight": state["2.weight"], "bias": state["2.bias"]}
-    return {
-        "linear_1.weight": state["0.weight"],
-        "linear_1.bias": state["0.bias"],
-        "linear_2.weight": second["weight"],
-        "linear_2.bias": second["bias"],
-    }
-
-
-def _from_hf_connector(state: dict[str, Tensor], connector: Connector) -> dict[str, Tensor]:
-    first = {"layers.0.weight": state["linear_1.weight"], "layers.0.bias": state["linear_1.bias"]}
-    if connector.kind == "linear":
-        return first
-    return {**first, "layers.2.weight": state["linear_2.weight"], "layers.2.bias": state["linear_2.bias"]}
-
-
-def _causal_lm(whole: Any) -> Any:
-    """The LLM with its head, out of ``LlavaForConditionalGeneration``; weights are shared, not copied."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        language_model = AutoModelForCausalLM.from_config(whole.config.text_config)
-    _adopt(language_model.get_decoder(), whole.model.language_model)
-    _adopt(language_model.get_output_embeddings(), whole.lm_head)
-    return language_model
-
-
-def _adopt(module: nn.Module, source: nn.Module) -> None:
-    """Take over ``source``'s parameters and buffers."""
-    module.load_state_dict(source.state_dict(keep_vars=True), strict=True, assign=True)
-    for name, buffer in source.named_buffers():
-        owner, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(owner), leaf, buffer)
-
-
-def _processor_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
+def _write(checkpoint: Checkpoint, folder: Path, run: dict[str, Any], whole: Any) -> None:
+    hf.set_generation(whole, checkpoint.tokenizer, checkpoint.stop)
+    whole.save_pretrained(folder)
+    checkpoint.tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(checkpoint.renderer.chat_template, encoding="utf-8")
+    checkpoint.preprocess.save(folder)
+    vision = checkpoint.model.vision
+    processor = {
         "processor_class": "LlavaProcessor",
         "image_token": IMAGE_PLACEHOLDER,
-        "patch_size": checkpoint.model.vision.backbone.config.patch_size,
-        "num_additional_image_tokens": 1,
-        "vision_feature_select_strategy": "default" if checkpoint.recipe.vision_select == "patch" else "full",
+        "patch_size": vision.backbone.config.patch_size,
+        "num_additional_image_tokens": vision.specials,
+        "vision_feature_select_strategy": select_strategy(vision),
     }
+    _write_json(folder / "processor_config.json", processor)
+    metadata = {
+        "vistune": __version__,
+        "model": checkpoint.recipe.model_dump(exclude_none=True),
+        "llm_chat_template": checkpoint.tokenizer.chat_template,
+        "run": run,
+    }
+    _write_json(folder / METADATA, metadata)
+
+
+def _continue(recipe: ModelRecipe, template: str | None, quantise: str | None) -> Checkpoint:
+    """``recipe.start_from``, refused where the recipe says otherwise than what it was trained with."""
+    assert recipe.start_from is not None
+    loaded = load_checkpoint(recipe.start_from, quantise)
+    said = recipe.model_fields_set - ({"template"} if template else set())
+    for name in _STORED:
+        stored, wanted = getattr(loaded.recipe, name), getattr(recipe, name)
+        if name in said and stored != wanted:
+            raise VistuneError(
+                f"model.{name}: the recipe says {wanted!r}, but {recipe.start_from} was trained with "
+                f"{stored!r}. Leave the setting out, or name {stored!r}."
+            )
+    changes = {name: getattr(recipe, name) for name in said & {"picture", "max_length"}}
+    continued = loaded.with_recipe(**changes, template=template or loaded.recipe.template)
+    check_length(continued.recipe, loaded.model.language_model.config)
+    return continued
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    content = parts.read_json(folder, METADATA) or {}
+    try:
+        return {**content, "model": ModelRecipe.model_validate(content["model"])}
+    except (KeyError, ValidationError) as error:
+        raise VistuneError(f"{folder / METADATA}: `model` is not understood: {error}") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

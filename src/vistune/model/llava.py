@@ -1,6 +1,7 @@
 """The parts assembled: vision encoder -> connector -> LLM.
 
-Shapes: B rows, T positions, N pictures, P patches a picture, D the LLM's width, V vocabulary.
+Shapes: B rows, T positions, I pictures, P patches a picture, D the LLM's width, V vocabulary; in training
+one row of N tokens, M of whose places predict what is trained on.
 """
 
 from __future__ import annotations
@@ -9,9 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from vistune.data.batch import Batch
+from vistune.model.adapters import has_adapters, train_adapters
+from vistune.model.attention import Layout, given_mask, prepare
 from vistune.model.connector import Connector
 from vistune.model.vision import VisionEncoder
+
+_LOGITS_AT_ONCE = 2**25  # elements; more are computed in chunks, and again in the backward pass
 
 
 class Llava(nn.Module):
@@ -28,40 +35,68 @@ class Llava(nn.Module):
         super().__init__()
         self.vision, self.connector, self.language_model = vision, connector, language_model
         self.image_token = image_token
+        prepare(language_model)
 
     def embed(self, ids: Tensor, pixels: Tensor | None) -> Tensor:
-        """Embeddings [B, T, D] of ``ids`` [B, T], with features of ``pixels`` [N, 3, H, W] in their places.
+        """Embeddings [B, T, D] of ``ids`` [B, T], with features of ``pixels`` [I, 3, H, W] in their places.
 
         Pictures fill the image tokens of the rows in reading order.
         """
-        embeddings = self.language_model.get_input_embeddings()(ids)
-        if pixels is None:
-            return embeddings
-        features = self.connector(self.vision(pixels))
-        places = ids == self.image_token
-        if int(places.sum()) != features.shape[0] * features.shape[1]:
-            raise ValueError(
-                f"{int(places.sum())} image tokens for {features.shape[0]} pictures of "
-                f"{features.shape[1]} patches"
-            )
-        return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))
+        return self._embed(ids, None if pixels is None else self._connected(self.vision(pixels)))
 
-    def forward(
-        self, ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, positions: Tensor
-    ) -> Tensor:
-        """Logits [M, V] at the M chosen positions; only these go through the LM head.
+    def forward(self, batch: Batch) -> Tensor:
+        """Sum of the cross-entropy over the M places that predict what is trained on; only these go through
+        the LM head."""
+        hidden, targets = self._hidden(batch), batch.targets
+        chunk = max(1, _LOGITS_AT_ONCE // self.language_model.config.vocab_size)
+        if len(targets) <= chunk:
+            return self._cross_entropy(hidden, targets)
+        losses = [
+            checkpoint(self._cross_entropy, h, t, use_reentrant=False)
+            for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+        ]
+        return torch.stack(losses).sum()
 
-        Args:
-            ids: [B, T]; attention_mask: [B, T], 0 where padded; pixels: [N, 3, H, W].
-            positions: [B, T] bool, M of them true.
-        """
-        hidden = self.language_model.get_decoder()(
-            inputs_embeds=self.embed(ids, pixels), attention_mask=attention_mask, use_cache=False
+    def _hidden(self, batch: Batch) -> Tensor:
+        """The decoder's last hidden states [M, D] at ``batch.sources``."""
+        features = batch.features
+        if batch.pixels is not None:
+            features = self.vision(batch.pixels)
+        pictures = None if features is None else self._connected(features)
+        if pictures is not None and batch.picture_order is not None:
+            pictures = pictures[batch.picture_order]
+        hidden: Tensor = self.language_model.get_decoder()(
+            inputs_embeds=self._embed(batch.ids, pictures),
+            position_ids=batch.positions,
+            attention_mask=given_mask(batch.ids.device),
+            layout=Layout(batch.trees),
+            use_cache=False,
         ).last_hidden_state
-        return self.language_model.get_output_embeddings()(hidden[positions])
+        return hidden[0, batch.sources]
+
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = self.language_model.get_output_embeddings()(hidden)
+        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+    def _connected(self, features: Tensor) -> Tensor:
+        """[I, P, width of the vision encoder] -> [I, P, D]."""
+        connected: Tensor = self.connector(features.to(self.connector.layers[0].weight.dtype))
+        return connected
+
+    def _embed(self, ids: Tensor, pictures: Tensor | None) -> Tensor:
+        """``pictures`` [I, P, D] in their places, or None where there is no picture."""
+        embeddings: Tensor = self.language_model.get_input_embeddings()(ids)
+        places = ids == self.image_token
+        count = 0 if pictures is None else pictures.shape[0] * pictures.shape[1]
+        if int(places.sum()) != count:
+            raise ValueError(f"{int(places.sum())} image tokens for pictures of {count} patches together")
+        if pictures is None:
+            return embeddings
+        return embeddings.masked_scatter(places[..., None], pictures.to(embeddings.dtype))
 
     def set_trained(self, parts: set[str]) -> dict[str, int]:
-        """Train only ``parts`` (``connector``, ``llm``); the one place where this is decided.
+        """Train only ``parts`` (``connector``, ``llm``); the one place where this is decided. Of an LLM that
+        has adapters, these alone are trained.
 
         Returns:
             How many parameters each part trains.
@@ -69,6 +104,8 @@ class Llava(nn.Module):
         counts = {}
         for name, module in self.parts().items():
             module.requires_grad_(name in parts)
+            if name == "llm" and name in parts and has_adapters(module):
+                train_adapters(module)
             counts[name] = sum(p.numel() for p in module.parameters() if p.requires_grad)
         return counts
 

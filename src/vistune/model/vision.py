@@ -2,42 +2,136 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vistune.errors import VistuneError
+
+# Encoders we know: how many special tokens stand before the patches, and whether positions are
+# interpolated, so that pictures may have another size than the configuration names.
+_ENCODERS = {
+    "clip_vision_model": (1, False),
+    "metaclip_2_vision_model": (1, False),
+    "siglip_vision_model": (0, False),
+    "dinov2": (1, True),
+    "dinov2_with_registers": (1, True),
+}
+
 
 class VisionEncoder(nn.Module):
-    """A CLIP-style encoder of transformers, read at one hidden layer.
+    """An encoder of the CLIP, SigLIP or DINOv2 family, read at one hidden layer.
+
+    Layers after the one that is read are kept, for checkpoints, but not computed.
 
     Args:
         backbone: for example ``CLIPVisionModel``; never trained here.
-        layer: which hidden state to read; -2 is the second-to-last layer (the paper's choice).
-        select: ``patch`` drops the class token, ``cls_patch`` keeps it.
+        layer: which hidden state to read, as transformers numbers them: 0 is the first layer's input, -2
+            the second-to-last layer's output (the paper's choice).
+        select: ``patch`` drops the special tokens before the patches, ``cls_patch`` keeps them.
+        image_size: side of the pictures in pixels, where it is not the configuration's.
+
+    Raises:
+        VistuneError: an encoder of another family, or a setting that does not fit this one.
     """
 
-    def __init__(self, backbone: Any, layer: int = -2, select: str = "patch") -> None:
+    def __init__(
+        self, backbone: Any, layer: int = -2, select: str = "patch", image_size: int | None = None
+    ) -> None:
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
+        config = backbone.config
+        self.specials = special_tokens(config)
+        self.image_size = _checked_size(config, image_size)
         self.layer, self.select = layer, select
+        depth = int(config.num_hidden_layers)
+        if not -depth - 1 <= layer <= depth:
+            raise VistuneError(
+                f"vision_layer {layer}: this encoder has {depth} layers; choose from {-depth - 1} to {depth}."
+            )
+        if select == "cls_patch" and not self.specials:
+            raise VistuneError(
+                f"vision_select cls_patch: a {config.model_type} has no class token to keep; choose patch."
+            )
+        self.backbone = backbone.requires_grad_(False)
 
     @property
     def width(self) -> int:
         return int(self.backbone.config.hidden_size)
 
     @property
+    def dropped(self) -> int:
+        """How many of the encoder's leading tokens are left out."""
+        return self.specials if self.select == "patch" else 0
+
+    @property
     def patches(self) -> int:
         """How many features a picture gives."""
-        config = self.backbone.config
-        return int((config.image_size // config.patch_size) ** 2 + (self.select == "cls_patch"))
+        side = self.image_size // int(self.backbone.config.patch_size)
+        return side**2 + self.specials - self.dropped
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` [N, 3, H, W] -> features [N, patches, width]."""
-        states = self.backbone(pixels, output_hidden_states=True).hidden_states[self.layer]
-        return states[:, 1:] if self.select == "patch" else states
+        depth = int(self.backbone.config.num_hidden_layers)
+        read = self.layer if self.layer >= 0 else depth + 1 + self.layer
+        return _up_to(self.backbone, read)(pixels).last_hidden_state[:, self.dropped :]
 
     def train(self, mode: bool = True) -> VisionEncoder:
         """Stay in evaluation mode: the encoder is frozen."""
         return super().train(False)
+
+
+def special_tokens(config: Any) -> int:
+    """How many special tokens an encoder of this configuration puts before the patches.
+
+    Raises:
+        VistuneError: it is of none of the families we know.
+    """
+    if config.model_type not in _ENCODERS:
+        raise VistuneError(
+            f"A vision encoder of type {config.model_type!r} is not supported; choose one of: "
+            f"{', '.join(_ENCODERS)} (or a whole clip or siglip model)."
+        )
+    return _ENCODERS[config.model_type][0] + int(getattr(config, "num_register_tokens", 0))
+
+
+def _checked_size(config: Any, image_size: int | None) -> int:
+    size = int(image_size or config.image_size)
+    if size != config.image_size and not _ENCODERS[config.model_type][1]:
+        raise VistuneError(
+            f"preprocessor_config.json: pictures of {size} pixels, but this {config.model_type} takes "
+            f"{config.image_size}. Use the file that came with the encoder."
+        )
+    if size % config.patch_size and _ENCODERS[config.model_type][1]:
+        raise VistuneError(
+            f"preprocessor_config.json: pictures of {size} pixels are not whole patches of "
+            f"{config.patch_size}. Choose a multiple."
+        )
+    return size
+
+
+def _up_to(backbone: Any, depth: int) -> nn.Module:
+    """A view of ``backbone``, same weights, that computes ``depth`` layers and nothing after them."""
+    path = next(
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == backbone.config.num_hidden_layers
+    )
+    view = owner = _own_children(backbone)
+    children = list(view._modules)
+    for name in children[children.index(path.split(".")[0]) + 1 :]:
+        view._modules[name] = nn.Identity()  # a last norm, a pooling head
+    *owners, last = path.split(".")
+    for name in owners:
+        owner._modules[name] = owner = _own_children(owner.get_submodule(name))
+    owner._modules[last] = backbone.get_submodule(path)[:depth]
+    return view
+
+
+def _own_children(module: nn.Module) -> nn.Module:
+    """A shallow copy whose children can be exchanged without touching ``module``'s."""
+    view = copy.copy(module)
+    view.__dict__["_modules"] = dict(module._modules)
+    return view

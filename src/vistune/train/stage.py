@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vistune.conversation import IGNORE_INDEX
 from vistune.data.batch import Batch
 from vistune.errors import VistuneError
 from vistune.model.llava import Llava
+from vistune.recipe import StageRecipe
+from vistune.train.parallel import Team
 
 
 @dataclass(frozen=True)
@@ -20,64 +22,89 @@ class StepResult:
     gradient_norm: float
     tokens: int
     supervised: int
+    samples: int
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
-    """Linear warm-up, then cosine to zero (paper Sec. 4.2 and the reference's scripts). ``step`` from 0."""
+def schedule(step: int, steps: int, warmup_ratio: float) -> float:
+    """Share of the peak learning rate: linear warm-up, then cosine to zero. ``step`` counts from 0.
+
+    As the paper (Sec. 4.2) and the reference's scripts have it.
+    """
     warmup = math.ceil(steps * warmup_ratio)
     if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
+        return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, steps - warmup)
-    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_optimizer(model: nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over what is set to be trained."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(trained, lr=peak, weight_decay=weight_decay, fused=True)
+def make_optimizer(model: Llava, stage: StageRecipe) -> torch.optim.AdamW:
+    """AdamW over what is set to be trained; each part has a group, and its peak rate, of its own.
 
-
-def loss_sum(model: Llava, batch: Batch) -> Tensor:
-    """Sum of the cross-entropy over supervised positions; the token at t is predicted at t - 1."""
-    targets = batch.labels[:, 1:]
-    positions = torch.zeros_like(batch.labels, dtype=torch.bool)
-    positions[:, :-1] = targets != IGNORE_INDEX
-    logits = model(batch.ids, batch.attention_mask, batch.pixels, positions)
-    return nn.functional.cross_entropy(logits.float(), targets[targets != IGNORE_INDEX], reduction="sum")
+    Weights decay where they are matrices; biases and norms do not.
+    """
+    groups = []
+    for part in stage.trains:
+        trained = [p for p in model.parts()[part].parameters() if p.requires_grad]
+        for decay, chosen in (
+            (stage.weight_decay, [p for p in trained if p.ndim > 1]),
+            (0.0, [p for p in trained if p.ndim <= 1]),
+        ):
+            peak = stage.rate_of(part)
+            if chosen:
+                groups.append({"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay, "part": part})
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def optimizer_step(
     model: Llava,
     optimizer: torch.optim.Optimizer,
-    micro_batches: list[Batch],
-    rate: float,
+    batches: Sequence[Batch],
+    factor: float,
     max_norm: float,
     precision: torch.dtype,
+    team: Team,
 ) -> StepResult:
-    """Learn from ``micro_batches``: the loss is a mean over all their supervised tokens together.
+    """Learn from ``batches``: the loss is a mean over the supervised tokens of the whole step, of all
+    processes together.
+
+    Args:
+        factor: of the peak learning rates.
 
     Raises:
-        VistuneError: the loss or the gradient is not finite; nothing was changed then.
+        VistuneError: nothing to learn from, or a loss or gradient that is not finite; nothing was changed
+            then.
     """
-    supervised = sum(int((batch.labels[:, 1:] != IGNORE_INDEX).sum()) for batch in micro_batches)
+    supervised = int(team.total(sum(len(batch.targets) for batch in batches)))
     if supervised == 0:
         raise VistuneError("A batch has no token to learn from: every label is masked. Check the data.")
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for batch in micro_batches:
+    for batch in batches:
         with torch.autocast(model.device.type, precision, enabled=precision is not torch.float32):
-            loss = loss_sum(model, batch) / supervised
+            loss = model(batch) / supervised
         loss.backward()
         total += loss.item()
+    total = team.total(total)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(trained, max_norm))
+    norm = _number(nn.utils.clip_grad_norm_(trained, max_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise VistuneError(
             f"The loss ({total}) or its gradient ({norm}) is not finite; this step was not taken. "
             "Lower `learning_rate`, or use `precision: float32`."
         )
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = factor * group["peak"]
     optimizer.step()
-    tokens = sum(int(batch.attention_mask.sum()) for batch in micro_batches)
-    return StepResult(total, norm, tokens, supervised)
+    return StepResult(
+        total,
+        norm,
+        int(team.total(sum(batch.tokens for batch in batches))),
+        supervised,
+        int(team.total(sum(batch.samples for batch in batches))),
+    )
+
+
+def _number(norm: torch.Tensor) -> float:
+    """Gathered first, where it is spread over processes (a DTensor)."""
+    gather = getattr(norm, "full_tensor", None)
+    return float(norm if gather is None else gather())

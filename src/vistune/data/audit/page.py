@@ -83,6 +83,7 @@ def write_page(
     cards = [_card(record, evidence, annotated, images) for record, evidence in chosen]
     page = load_template(__package__, "audit.html.j2").render(
         figures=figures,
+        sources=[Path(name).name for name in (figures["instances"], figures["captions"]) if name],
         chair=figures["invented_objects"]["by_type"],
         categories=_category_bars(figures["invented_objects"]["by_category"]),
         kinds=_count_bars(figures["question_kinds"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from vistune.data.audit.gallery import Choice
 from vistune.data.audit.page import write_page
 from vistune.data.audit.tally import Tally
 from vistune.data.audit.vocabulary import Vocabulary
-from vistune.data.records import FORMATS, Record, read_records
+from vistune.data.records import FORMATS, Record, read_records, writing
 from vistune.data.teachers.teacher import SAMPLE_TYPES
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
 from vistune.folders import refuse_used
@@ -115,6 +116,15 @@ def audit(
         "settings": asdict(settings),
         **figures,
     }
+    try:
+        with writing(out):
+            return _write(out, figures, auditor, images)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # it was empty before: half an audit would be in the way
+        raise
+
+
+def _write(out: Path, figures: dict[str, Any], auditor: _Auditor, images: Path | None) -> Audit:
     out.mkdir(parents=True, exist_ok=True)
     (out / "flags.jsonl").write_text("".join(auditor.flags), encoding="utf-8")
     (out / "audit.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

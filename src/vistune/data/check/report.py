@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TextIO, TypeAlias
 
+from vistune.data.records import writing
 from vistune.errors import Problem, VistuneError
 
 Severity: TypeAlias = Literal["error", "warning"]
@@ -123,5 +124,9 @@ def findings_file(path: Path | None) -> Iterator[FindingsFile | None]:
         file = open(path, "w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise VistuneError(f"{path}: cannot be written ({error.strerror}).") from error
-    with file:
-        yield FindingsFile(file)
+    try:
+        with writing(path), file:
+            yield FindingsFile(file)
+    except BaseException:
+        path.unlink(missing_ok=True)  # half a list is no JSON, and would be in the way
+        raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from vistune.conversation import Conversation, from_json
 from vistune.data.check.length import LengthCheck
-from vistune.data.check.pictures import flaws_of, outside
+from vistune.data.check.pictures import look_at_all, outside
 from vistune.data.check.record import faults_of, oddities_of
 from vistune.data.check.report import (
     CheckReport,
@@ -44,7 +44,7 @@ class CheckSettings:
         template: conversation template that the length is counted with.
         image_tokens: positions that one picture takes: 576 for CLIP ViT-L/14 at 336 pixels.
         max_length: longest conversation in tokens, pictures expanded.
-        decode: decode every picture in full; see :func:`vistune.data.check.pictures.flaws_of`.
+        decode: decode every picture in full; see :func:`vistune.data.check.pictures.look_at`.
         workers: processes that look at pictures; None takes one for each core.
     """
 
@@ -148,8 +148,9 @@ class _Checker:
 
     def look_at_pictures(self, folder: Path, decode: bool, workers: int) -> int:
         """Returns how many there are."""
-        for file, flaw in flaws_of(list(self.pictures), folder, decode, workers):
-            if flaw:
+        looks = look_at_all(list(self.pictures), folder, decode, workers)
+        for file, look in zip(self.pictures, looks, strict=True):
+            if flaw := look.flaw:
                 use = self.pictures[file]
                 self.faulty.update(use.records)
                 also = f", in {len(use.records)} records" if len(use.records) > 1 else ""

@@ -15,7 +15,8 @@ from typing import Any
 
 from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.curate import tables
-from vistune.data.curate.tables import Row, excerpt, text_lines
+from vistune.data.curate.tables import Row
+from vistune.data.text import excerpt, text_lines
 from vistune.errors import Problem, VistuneError
 
 LONGEST = 2_000  # characters; CC3M's longest captions have a few hundred

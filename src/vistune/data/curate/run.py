@@ -24,7 +24,7 @@ from vistune.data.curate.plot import plot_frequencies
 from vistune.data.curate.select import select
 from vistune.data.curate.settings import Curated, Settings
 from vistune.data.curate.source import Source
-from vistune.data.records import write_records
+from vistune.data.records import write_records, writing
 from vistune.errors import VistuneError, write_problems
 from vistune.folders import claim
 from vistune.progress import meter, say
@@ -50,7 +50,11 @@ def curate(files: Sequence[Path], out: Path, settings: Settings | None = None) -
         VistuneError: no caption can be read, a file changed meanwhile, spaCy or its model (or Ray, where
             asked for) is missing, or ``out`` holds something else.
     """
-    settings = settings or Settings()
+    with writing(out):
+        return _curate(files, out, settings or Settings())
+
+
+def _curate(files: Sequence[Path], out: Path, settings: Settings) -> Curated:
     start = time.monotonic()
     source = Source(files, settings.longest)
     parser = find_parser(settings.model, settings.normalisation)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vistune.data.text import excerpt, text_lines
 from vistune.errors import Problem, VistuneError
 
 CAPTION_FIELD = "caption"
 IMAGE_FIELDS = ("image", "path", "url")  # the first that is there is taken
-_SHOWN = 80  # characters of what was found
-_FOREIGN_MARKS = {  # the longer marks first: one begins with another
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-    b"\x1f\x8b": "gzip",
-}
-
-
-@dataclass(frozen=True)
-class Line:
-    number: int
-    place: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -38,45 +23,6 @@ class Row:
     place: str
     caption: Any
     image: Any
-
-
-def excerpt(value: object) -> str:
-    """The beginning of what was found, fit to be shown."""
-    shown = repr(value[:_SHOWN] if isinstance(value, (str, bytes)) else value)
-    return shown if len(shown) <= 2 * _SHOWN else shown[: 2 * _SHOWN] + "..."
-
-
-def text_lines(path: Path) -> Iterator[Line | Problem]:
-    """The lines of a file; one that is no UTF-8 is a problem.
-
-    Raises:
-        VistuneError: the file cannot be read, or says of itself that it is in another encoding.
-    """
-    try:
-        with open(path, "rb") as file:
-            _refuse_other_encodings(path, file.peek(4)[:4])
-            for number, line in enumerate(file, start=1):
-                yield _decode(line, number, f"{path}: line {number}")
-    except OSError as error:
-        raise VistuneError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-
-
-def _refuse_other_encodings(path: Path, start: bytes) -> None:
-    for mark, name in _FOREIGN_MARKS.items():
-        if start.startswith(mark):
-            remedy = "Unpack it" if name == "gzip" else f"Convert it: iconv -f {name} -t UTF-8"
-            raise VistuneError(f"{path}: line 1: expected UTF-8 text, found {name}. {remedy}.")
-
-
-def _decode(line: bytes, number: int, place: str) -> Line | Problem:
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        byte = line[error.start]
-        return Problem(place, "not UTF-8 text", f"byte 0x{byte:02x} at {error.start + 1}: {excerpt(line)}")
-    if "\0" in text:
-        return Problem(place, "not UTF-8 text", f"a NUL byte: {excerpt(line)}")
-    return Line(number, place, text.rstrip("\r\n"))
 
 
 def read_tsv(path: Path) -> Iterator[Row | Problem]:

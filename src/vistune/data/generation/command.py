@@ -45,7 +45,7 @@ def run_generate(options: GenerateOptions) -> Iterator[str]:
     price = find_price(options.model, options.prices, options.batch)
     if options.max_cost is not None and price is None:
         raise VistuneError(f"--max-cost: no price is known for {options.model}. Give one with --prices FILE.")
-    with Ledger(options.ledger or default_ledger()) as ledger:
+    with Ledger(options.ledger or default_ledger(), read_only=options.dry_run) as ledger:
         if options.dry_run:
             yield from _dry_run(options, annotations, settings, parameters, ledger, price)
         elif options.batch:

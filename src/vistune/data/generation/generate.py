@@ -25,9 +25,10 @@ from vistune.data.generation.sample import (
     make_sample,
     to_conversation,
 )
-from vistune.data.records import write_records
+from vistune.data.records import write_records, writing
 from vistune.data.sources.annotated import AnnotatedImage, Annotations
 from vistune.data.teachers.teacher import SampleType, Teacher
+from vistune.data.text import excerpt
 from vistune.errors import VistuneError, count_by_reason, write_problems
 from vistune.folders import claim
 from vistune.llm.planning import PendingError
@@ -64,6 +65,11 @@ class _Work:
 
     results: dict[str, Sample | Quarantined] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    failed: int = 0  # of the results
+
+    def add(self, name: str, result: Sample | Quarantined) -> None:
+        self.results[name] = result
+        self.failed += isinstance(result, Quarantined)
 
 
 def generate(
@@ -90,12 +96,8 @@ def generate(
     failed = [row for plan in plans.values() for row in _chosen(plan, work, Quarantined)]
     if not any(made.values()):
         _nothing(out, failed, work, stopped)
-    try:
+    with writing(out):
         return _write(out, annotations, teacher, settings, made, failed, len(work.pending), stopped)
-    except OSError as error:
-        raise VistuneError(
-            f"{out}: cannot be written ({error.strerror}). Make room, and run the same command again."
-        ) from error
 
 
 async def _make_all(
@@ -108,7 +110,7 @@ async def _make_all(
 
         async def make(planned: Planned) -> None:
             await _make(planned, teacher, settings, work)
-            progress.advance(_note(work))
+            progress.advance(f"{work.failed} quarantined" if work.failed else "")
 
         try:
             for phase in phases:
@@ -132,7 +134,7 @@ async def _make(planned: Planned, teacher: Teacher, settings: GenerationSettings
         dialogue = ""
         if settings.reasoning_sees_dialogue and planned.kind == "reasoning":
             dialogue = _earlier(planned, work)
-        work.results[planned.name] = await make_sample(planned, teacher, settings, dialogue)
+        work.add(planned.name, await make_sample(planned, teacher, settings, dialogue))
     except PendingError:
         work.pending.add(planned.name)
 
@@ -162,9 +164,11 @@ def _nothing(out: Path, failed: Sequence[Quarantined], work: _Work, stopped: Vis
     if stopped:
         raise stopped
     if not work.pending:
+        reasons = Counter(row.reason for row in failed).most_common()
         raise VistuneError(
-            f"{out}: no sample could be made of {len(failed)}; see {out / _QUARANTINE}. "
-            f"The first, {failed[0].id}: {failed[0].reason} ({failed[0].detail})."
+            f"{out}: no sample could be made of {len(failed)} "
+            f"({', '.join(f'{count} x {reason}' for reason, count in reasons)}); see {out / _QUARANTINE}. "
+            f"The first, {failed[0].id}: {failed[0].reason}: {excerpt(failed[0].detail)}."
         )
 
 
@@ -221,11 +225,6 @@ def _alignment(images: Iterable[AnnotatedImage], seed: int) -> Iterator[dict[str
             for number, caption in enumerate(image.captions):
                 pairs = [(rng.choice(question_list("brief")), caption)]
                 yield to_json(to_conversation(f"{image.id}-caption-{number}", image.files, pairs, "first"))
-
-
-def _note(work: _Work) -> str:
-    failed = sum(isinstance(result, Quarantined) for result in work.results.values())
-    return f"{failed} quarantined" if failed else ""
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

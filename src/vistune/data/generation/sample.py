@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +19,28 @@ BAD_FORMAT = "reply does not follow the format"
 NO_REPLY = "no reply"  # the next run asks again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """A finished sample.
+    """A finished sample, as JSON: a third of the memory, of which a large run holds hundreds of thousands."""
 
-    Attributes:
-        record: in LLaVA's JSON.
-        origin: how it came about: teacher, prompt, attempt, random choices.
-    """
+    _record: bytes
+    _origin: bytes
 
-    record: dict[str, Any]
-    origin: dict[str, Any]
+    @classmethod
+    def of(cls, record: dict[str, Any], origin: dict[str, Any]) -> Sample:
+        return cls(*(json.dumps(part, ensure_ascii=False).encode() for part in (record, origin)))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """In LLaVA's JSON."""
+        content: dict[str, Any] = json.loads(self._record)
+        return content
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How it came about: teacher, prompt, attempt, random choices."""
+        content: dict[str, Any] = json.loads(self._origin)
+        return content
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ def _finish(
     origin = {"id": planned.name, "type": planned.kind, "teacher": teacher.name, "attempt": attempt}
     if planned.image.files:
         origin["picture"] = place
-    return Sample(record, {**origin, **reply.source})
+    return Sample.of(record, {**origin, **reply.source})
 
 
 def to_conversation(

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from vistune.conversation import IMAGE_PLACEHOLDER
-from vistune.data.images import flaw_of_annotated
+from vistune.data.check.pictures import look_at
+from vistune.data.images import Flaw
 from vistune.data.json_stream import Located, stream_lists
 from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
+from vistune.data.text import excerpt
 from vistune.errors import Problem, VistuneError
+from vistune.progress import track
 
 _FORMAT = "COCO's format"
+LONGEST_CAPTION = 2_000  # characters; COCO's have some 250 at most, and each is paid for in three prompts
 _ROUNDING = 1.0  # pixels by which a box may stick out before it counts as wrong
 
 _IMAGE_FIELDS = {"id": int, "file_name": str, "width": int, "height": int}
@@ -55,12 +59,13 @@ def load_coco(
     if instances is not None:
         _read_instances(instances, tables)
     usable = []
-    for image_id in sorted(tables.images)[:limit]:
+    ids = sorted(tables.images)[:limit]
+    for image_id in track(ids, "looking at pictures", len(ids)):
         file, width, height = tables.images[image_id]
         texts, boxes = tuple(tables.captions.pop(image_id, ())), tuple(tables.boxes.pop(image_id, ()))
         if not texts and not boxes:
             tables.problems.append(Problem(file, "image without annotation"))
-        elif flaw := flaw_of_annotated(images, file, (width, height)):
+        elif flaw := _flaw_of_picture(images, file, (width, height)):
             tables.problems.append(Problem(file, flaw.reason, flaw.detail))
         else:
             usable.append(AnnotatedImage(str(image_id), (file,), texts, boxes))
@@ -70,6 +75,14 @@ def load_coco(
             f"{source}: no usable image is left of {len(tables.images)}. {_first(tables.problems)}"
         )
     return Annotations(usable, tables.categories, tables.problems)
+
+
+def _flaw_of_picture(images: Path, file: str, annotated: tuple[int, int]) -> Flaw | None:
+    seen = look_at(images, file)
+    if seen.size is None or seen.size == annotated:
+        return seen.flaw
+    found = "{}x{}, annotated {}x{}".format(*seen.size, *annotated)
+    return Flaw("picture is not of the annotated size", found)
 
 
 def _read_captions(path: Path, tables: _Tables) -> None:
@@ -84,7 +97,7 @@ def _read_captions(path: Path, tables: _Tables) -> None:
         if image_id not in tables.images:
             tables.problems.append(Problem(place, "annotation of an unknown image", str(image_id)))
         elif reason := flaw_of_caption(text):
-            tables.problems.append(Problem(place, reason, repr(text)))
+            tables.problems.append(Problem(place, reason, excerpt(text)))
         else:
             tables.captions[image_id].append(text)
 
@@ -93,6 +106,8 @@ def flaw_of_caption(text: str) -> str | None:
     """Why a caption cannot be used, or None."""
     if not text:
         return "empty caption"
+    if len(text) > LONGEST_CAPTION:
+        return "caption is too long"
     if IMAGE_PLACEHOLDER in text:
         return f"caption contains {IMAGE_PLACEHOLDER}"
     try:

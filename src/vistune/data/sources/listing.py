@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from vistune.data.images import flaw_of_annotated
+from vistune.data.check.pictures import look_at
 from vistune.data.records import Record, read_records
 from vistune.data.sources.annotated import AnnotatedImage, Annotations, Box
 from vistune.data.sources.coco import flaw_of_caption, to_box
+from vistune.data.text import excerpt
 from vistune.errors import Problem, VistuneError
 
 
@@ -83,7 +84,7 @@ def _read_row(record: Record, number: int, images: Path, problems: list[Problem]
         return Problem(record.place, "malformed line", f"{where}: {first['msg']}, found {first['input']!r}")
     files = (row.image,) if isinstance(row.image, str) else tuple(row.image)
     for file in files:
-        if flaw := flaw_of_annotated(images, file):
+        if flaw := look_at(images, file).flaw:
             return Problem(record.place, flaw.reason, f"{file} {flaw.detail}".rstrip())
     captions = _captions(row, record.place, problems)
     boxes = _boxes(row, max(1, len(files)), record.place, problems)
@@ -96,7 +97,7 @@ def _captions(row: _Row, place: str, problems: list[Problem]) -> tuple[str, ...]
     kept = []
     for text in (" ".join(caption.split()) for caption in row.captions):
         if reason := flaw_of_caption(text):
-            problems.append(Problem(place, reason, repr(text[:80])))
+            problems.append(Problem(place, reason, excerpt(text)))
         else:
             kept.append(text)
     return tuple(kept)

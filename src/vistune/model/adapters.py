@@ -1,0 +1,155 @@
+"""Low-rank adapters (LoRA) on the LLM, through peft; and 4-bit weights below them (QLoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistune.errors import VistuneError
+from vistune.recipe import LoraRecipe
+
+_NAME = "default"
+_BASE = ".base_layer."
+
+
+def add_adapters(language_model: Any, lora: LoraRecipe, seed: int) -> int:
+    """Put an adapter on every linear layer but the LM head, in place; everything else is frozen.
+
+    Returns:
+        How many parameters the adapters have.
+
+    Raises:
+        VistuneError: peft is not installed, there are adapters already, or nothing to adapt.
+    """
+    _need("peft", "lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if has_adapters(language_model):
+        raise VistuneError("The LLM has adapters already; one stage trains one set of them.")
+    head = language_model.get_output_embeddings()
+    targets = [
+        name for name, m in language_model.named_modules() if isinstance(m, nn.Linear) and m is not head
+    ]
+    if not targets:
+        raise VistuneError(
+            f"A {language_model.config.model_type} has no linear layers to adapt; leave out `lora`."
+        )
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides by it: a fraction is fine
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, wherever they go
+        torch.default_generator.manual_seed(seed)
+        inject_adapter_in_model(config, language_model, adapter_name=_NAME)
+    return train_adapters(language_model)
+
+
+def train_adapters(language_model: nn.Module) -> int:
+    """Train the adapters and nothing else of the LLM; returns how many parameters that are."""
+    language_model.requires_grad_(False)
+    adapters = list(_adapter_parameters(language_model))
+    for _, parameter in adapters:
+        parameter.requires_grad_(True)
+    return sum(parameter.numel() for _, parameter in adapters)
+
+
+def has_adapters(module: nn.Module) -> bool:
+    return any(True for _ in _adapter_parameters(module))
+
+
+def adapter_state(language_model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' weights by name, to be saved with a run's state. Not copies."""
+    return {name: parameter.detach() for name, parameter in _adapter_parameters(language_model)}
+
+
+def load_adapter_state(language_model: nn.Module, state: dict[str, Tensor]) -> None:
+    """The inverse of :func:`adapter_state`.
+
+    Raises:
+        VistuneError: the weights are those of other adapters.
+    """
+    mine = adapter_state(language_model)
+    if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in state.items()}:
+        raise VistuneError("The saved adapters are not this recipe's. Keep `lora.rank`, or start anew.")
+    for name, tensor in mine.items():
+        tensor.copy_(state[name])
+
+
+@torch.no_grad()
+def merge_adapters(module: nn.Module) -> dict[str, Tensor]:
+    """``module``'s state with adapters merged, under the names it had without them; ``module`` is untouched.
+
+    Without adapters this is its ordinary state.
+    """
+    if not has_adapters(module):
+        return module.state_dict()
+    adapted = {name: m for name, m in module.named_modules() if hasattr(m, "lora_A")}
+    state = {}
+    for name, tensor in module.state_dict().items():
+        owner, base, leaf = name.partition(_BASE)
+        if not base:
+            if not _is_adapter(name):
+                state[name] = tensor
+        elif leaf == "weight":
+            state[f"{owner}.weight"] = _merged(adapted[owner])
+        elif "." not in leaf:  # a bias; weight.absmax and the like belong to a quantised weight
+            state[f"{owner}.{leaf}"] = tensor
+    return state
+
+
+def quantisation(skip: Sequence[str]) -> dict[str, Any]:
+    """Settings of ``from_pretrained`` for nf4 with double quantisation, on this process's GPU.
+
+    Args:
+        skip: modules that stay as they are.
+
+    Raises:
+        VistuneError: bitsandbytes is not installed, or there is no GPU.
+    """
+    _need("bitsandbytes", "qlora")
+    if not torch.cuda.is_available():
+        raise VistuneError("lora.quantise: nf4 needs a CUDA GPU, and none was found. Leave it out here.")
+    return {"quantization_config": nf4(skip), "device_map": {"": torch.cuda.current_device()}}
+
+
+def nf4(skip: Sequence[str]) -> Any:
+    """QLoRA's quantisation: 4-bit NormalFloat, its constants quantised too; computes in bfloat16."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=list(skip),
+    )
+
+
+def _merged(layer: Any) -> Tensor:
+    """The adapted layer's weight with its adapter in it: a new tensor on the CPU."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight = dequantize_module_weight(layer.get_base_layer())
+    merged = weight.float() + layer.get_delta_weight(_NAME).float()
+    gather = getattr(merged, "full_tensor", None)  # of a sharded weight
+    return (merged if gather is None else gather()).to(weight.dtype).cpu()
+
+
+def _adapter_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in module.named_parameters() if _is_adapter(name))
+
+
+def _is_adapter(name: str) -> bool:
+    return ".lora_" in name
+
+
+def _need(package: str, extra: str) -> None:
+    if find_spec(package) is None:
+        raise VistuneError(f"`lora` needs {package}, which is not installed: pip install 'vistune[{extra}]'.")

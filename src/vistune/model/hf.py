@@ -1,0 +1,143 @@
+"""Our model as transformers' ``LlavaForConditionalGeneration``, and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistune.errors import VistuneError
+from vistune.model.adapters import merge_adapters
+from vistune.model.connector import Connector
+from vistune.model.limits import select_strategy
+from vistune.model.llava import Llava
+from vistune.model.vision import VisionEncoder
+from vistune.recipe import ModelRecipe
+
+ACTIVATIONS = {"linear": "linear", "mlp2x_gelu": "gelu"}
+_LEAVES = ("weight", "bias")
+
+
+def llava_config(model: Llava, recipe: ModelRecipe) -> Any:
+    """The configuration of ``LlavaForConditionalGeneration``."""
+    from transformers import LlavaConfig
+
+    parts = [copy.deepcopy(part.config) for part in (model.vision.backbone, model.language_model)]
+    for part in parts:
+        part._name_or_path = ""  # where a part once lay is nobody else's business
+        vars(part).pop("quantization_config", None)  # weights are saved whole
+    return LlavaConfig(
+        vision_config=parts[0],
+        text_config=parts[1],
+        image_token_index=model.image_token,
+        image_seq_length=model.vision.patches,
+        projector_hidden_act=ACTIVATIONS[recipe.connector],
+        vision_feature_select_strategy=select_strategy(model.vision),
+        vision_feature_layer=recipe.vision_layer,
+        tie_word_embeddings=bool(model.language_model.config.tie_word_embeddings),
+    )
+
+
+def llava_state(model: Llava) -> dict[str, Tensor]:
+    """All weights under the format's names, on the CPU, adapters merged into copies.
+
+    Sharded weights are gathered: with several processes, all of them must call this.
+    """
+    language_model = model.language_model
+    body = language_model.base_model_prefix + "."
+    state = {f"model.vision_tower.{name}": x for name, x in model.vision.backbone.state_dict().items()}
+    for name, tensor in to_projector(model.connector).items():
+        state[f"model.multi_modal_projector.{name}"] = tensor
+    for name, tensor in merge_adapters(language_model).items():
+        if name.startswith(body):
+            state[f"model.language_model.{name.removeprefix(body)}"] = tensor
+    state["lm_head.weight"] = language_model.get_output_embeddings().weight
+    return {name: _whole(tensor) for name, tensor in state.items()}
+
+
+def to_llava(model: Llava, recipe: ModelRecipe, state: dict[str, Tensor], dtype: torch.dtype | None) -> Any:
+    """``state`` (of :func:`llava_state`) as ``LlavaForConditionalGeneration``."""
+    from transformers import LlavaForConditionalGeneration
+
+    config = llava_config(model, recipe)
+    with torch.device("meta"):
+        whole = LlavaForConditionalGeneration(config)
+    if dtype is not None:
+        state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
+    whole.load_state_dict(state, strict=True, assign=True)
+    whole.tie_weights()
+    return whole
+
+
+def set_generation(whole: Any, tokenizer: Any, stop: Sequence[int]) -> None:
+    """Generation that ends where ours does, if one token does it, and never says a picture's placeholder."""
+    from transformers import GenerationConfig
+
+    ends = {tokenizer.eos_token_id, *(stop if len(stop) == 1 else ())}
+    whole.generation_config = GenerationConfig(
+        eos_token_id=min(ends) if len(ends) == 1 else sorted(ends),
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[whole.config.image_token_index],
+    )
+
+
+def from_llava(whole: Any, recipe: ModelRecipe, image_size: int) -> Llava:
+    """Our model out of ``LlavaForConditionalGeneration``; encoder and LLM are shared, not copied.
+
+    Raises:
+        VistuneError: the weights are not those of ``recipe``'s connector.
+    """
+    vision = VisionEncoder(whole.model.vision_tower, recipe.vision_layer, recipe.vision_select, image_size)
+    language_model = _causal_lm(whole)
+    connector = Connector(recipe.connector, vision.width, language_model.config.hidden_size)
+    state = whole.model.multi_modal_projector.state_dict()
+    if connector.kind == "linear" and not _is_identity(state["linear_2.weight"], state["linear_2.bias"]):
+        raise VistuneError(
+            "model.safetensors: multi_modal_projector.linear_2 is not the identity, so the connector is two "
+            "linear layers without an activation, which cannot be represented."
+        )
+    connector.to(state["linear_1.weight"]).load_state_dict(from_projector(state, connector))
+    return Llava(vision, connector, language_model, whole.config.image_token_index)
+
+
+def to_projector(connector: Connector) -> dict[str, Tensor]:
+    """The format has two layers always: a single one is followed by the identity."""
+    state = {name: tensor.detach() for name, tensor in connector.layers.state_dict().items()}
+    first = _whole(state["0.weight"])
+    second = {"2.weight": torch.eye(len(first)), "2.bias": torch.zeros(len(first))}
+    second = {name: x.to(first.dtype) for name, x in second.items()}
+    state = {**second, **state}
+    return {
+        f"linear_{number}.{leaf}": state[f"{2 * number - 2}.{leaf}"] for number in (1, 2) for leaf in _LEAVES
+    }
+
+
+def from_projector(state: dict[str, Tensor], connector: Connector) -> dict[str, Tensor]:
+    """The inverse of :func:`to_projector`, as the state of ``connector``."""
+    numbers = (1,) if connector.kind == "linear" else (1, 2)
+    return {f"layers.{2 * n - 2}.{leaf}": state[f"linear_{n}.{leaf}"] for n in numbers for leaf in _LEAVES}
+
+
+def _is_identity(weight: Tensor, bias: Tensor) -> bool:
+    return bool(torch.equal(weight.cpu(), torch.eye(len(weight), dtype=weight.dtype)) and not bias.any())
+
+
+def _causal_lm(whole: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        language_model = AutoModelForCausalLM.from_config(whole.model.language_model.config)
+    setattr(language_model, language_model.base_model_prefix, whole.model.language_model)
+    language_model.set_output_embeddings(whole.lm_head)
+    return language_model
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """On the CPU, and gathered where it is sharded (a DTensor)."""
+    tensor = tensor.detach()
+    gather = getattr(tensor, "full_tensor", None)
+    return (tensor if gather is None else gather()).cpu()

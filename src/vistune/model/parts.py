@@ -1,0 +1,208 @@
+"""Pre-trained parts, by hub name or folder: vision encoder, LLM, tokenizer, preprocessing.
+
+No code that comes with weights is run (``trust_remote_code`` is off).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+
+from vistune.conversation import IMAGE_PLACEHOLDER
+from vistune.data.images import Preprocessor
+from vistune.errors import VistuneError
+from vistune.model.adapters import quantisation
+from vistune.model.limits import check_decoder, check_logits
+
+_STARTER = Path(__file__).parent / "starter"
+_STARTER_NAMES = {
+    "starter": _STARTER / "chat",
+    "starter/vision": _STARTER / "vision",
+    "starter/llm": _STARTER / "llm",
+}
+_UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
+_VOCABULARY_MULTIPLE = 64  # matrix products are fastest at whole multiples
+_Part = TypeVar("_Part")
+
+
+def resolve(name: str) -> Path | str:
+    """The folder of an embedded part, an existing folder, or ``name`` itself (a hub name)."""
+    if name in _STARTER_NAMES:
+        return _STARTER_NAMES[name]
+    return Path(name) if Path(name).exists() else name
+
+
+def load_vision(name: str) -> Any:
+    """The vision encoder ``name``; of a whole CLIP or SigLIP model, its vision half.
+
+    Raises:
+        VistuneError: it cannot be loaded, or weights are missing.
+    """
+    return _guarded(lambda: _load_vision(resolve(name)), f"The vision encoder {name!r}")
+
+
+def load_llm(name: str, quantise: str | None = None) -> Any:
+    """The LLM ``name`` with its head, in float32, or in 4 bits on the GPU (``nf4``).
+
+    Raises:
+        VistuneError: it cannot be loaded, weights are missing, or LLaVA's format cannot hold it.
+    """
+    return _guarded(lambda: _load_llm(resolve(name), quantise), f"The LLM {name!r}")
+
+
+def load_tokenizer(name: str, language_model: Any) -> tuple[Any, int]:
+    """The LLM's tokenizer and the id of the image token; both, and the LLM, are extended where it lacks it.
+
+    Raises:
+        VistuneError: it cannot be loaded, or has no end-of-sequence token.
+    """
+    tokenizer = read_tokenizer(name)
+    if IMAGE_PLACEHOLDER not in tokenizer.all_special_tokens:
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": [IMAGE_PLACEHOLDER]}, replace_extra_special_tokens=False
+        )
+    if getattr(tokenizer, "image_token", IMAGE_PLACEHOLDER) != IMAGE_PLACEHOLDER:
+        tokenizer.image_token = IMAGE_PLACEHOLDER  # that of LLaVA's processor, too
+    if tokenizer.eos_token_id is None:
+        raise VistuneError(f"{name}: its tokenizer has no `eos_token`, which ends an answer. Set one.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    needed = max(tokenizer.get_vocab().values()) + 1
+    if needed > language_model.get_input_embeddings().num_embeddings:
+        _grow(language_model, needed)
+    return tokenizer, int(tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER))
+
+
+def read_tokenizer(name: str | Path) -> Any:
+    """The tokenizer in a folder or of a hub name."""
+    from transformers import AutoTokenizer
+
+    place = resolve(str(name))
+    return _guarded(
+        lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False),
+        f"The tokenizer of {str(name)!r}",
+    )
+
+
+def load_whole(kind: Any, name: str | Path, **settings: Any) -> Any:
+    """A model of transformers by folder or hub name, every weight in its place.
+
+    Raises:
+        VistuneError: weights are missing, left over, or of another shape than the configuration says.
+    """
+    place = resolve(str(name))
+    return _guarded(lambda: _complete(kind, place, strict=True, **settings), f"The checkpoint {str(name)!r}")
+
+
+def read_preprocessor(name: str | Path) -> Preprocessor:
+    """How pictures are prepared for the encoder or checkpoint ``name``.
+
+    Raises:
+        VistuneError: its ``preprocessor_config.json`` is missing or says something we cannot do.
+    """
+    found = read_json(name, "preprocessor_config.json")
+    if found is None:  # newer checkpoints keep it within the processor's
+        found = (read_json(name, "processor_config.json") or {}).get("image_processor")
+    if found is None:
+        raise VistuneError(
+            f"{name}/preprocessor_config.json: missing; it says how pictures are prepared for the vision "
+            "encoder. Copy it from the encoder's repository."
+        )
+    try:
+        return Preprocessor.from_config(found)
+    except VistuneError as error:
+        raise VistuneError(f"{name}/{error}") from error
+
+
+def read_config(name: str | Path) -> Any:
+    """The configuration of a folder or hub name."""
+    from transformers import AutoConfig
+
+    place = resolve(str(name))
+    return _guarded(
+        lambda: AutoConfig.from_pretrained(place, trust_remote_code=False), f"{str(name)!r}: its config.json"
+    )
+
+
+def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
+    """A JSON file of a folder or hub repository, or None where there is none."""
+    from transformers.utils import cached_file
+
+    def find() -> Any:
+        quiet = dict.fromkeys(
+            ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False
+        )
+        return cached_file(str(resolve(str(name))), file, **quiet)
+
+    path = _guarded(find, f"{file} of {str(name)!r}")
+    if path is None:
+        return None
+    try:
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VistuneError(f"{name}/{file}: not valid JSON: {error}") from error
+    return content
+
+
+def hush() -> None:
+    """No progress bars of transformers: reading and writing weights is not long work here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _guarded(load: Callable[[], _Part], what: str) -> _Part:
+    try:
+        return load()
+    except _UNREADABLE as error:
+        raise VistuneError(f"{what} cannot be loaded: {error}") from error
+
+
+def _load_vision(place: Path | str) -> Any:
+    from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
+
+    config = read_config(place)
+    halves = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
+    kind = halves.get(config.model_type, AutoModel)
+    return _complete(kind, place, dtype=torch.float32)
+
+
+def _load_llm(place: Path | str, quantise: str | None) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    check_decoder(read_config(place), str(place))
+    extra = quantisation(("lm_head",)) if quantise else {}
+    language_model = _complete(AutoModelForCausalLM, place, dtype=torch.float32, **extra)
+    check_logits(language_model, str(place))
+    return language_model
+
+
+def _complete(kind: Any, place: Path | str, strict: bool = False, **settings: Any) -> Any:
+    """Load, and see that every weight was there; where ``strict``, that none was left over."""
+    model, info = kind.from_pretrained(place, trust_remote_code=False, output_loading_info=True, **settings)
+    for what, keys in (("missing", "missing_keys"), ("not part of the model", "unexpected_keys")):
+        if info[keys] and (strict or keys == "missing_keys"):
+            raise ValueError(
+                f"config.json and the weights disagree: {len(info[keys])} weights are {what}, such as "
+                f"{min(info[keys])}. Use the files that were saved together."
+            )
+    return model
+
+
+def _grow(language_model: Any, vocabulary: int) -> None:
+    """Make room for new tokens; each begins as the mean of all that were there."""
+    layers = [language_model.get_input_embeddings(), language_model.get_output_embeddings()]
+    means = [layer.weight.detach().float().mean(0) for layer in layers]
+    before = layers[0].num_embeddings
+    language_model.resize_token_embeddings(
+        vocabulary, pad_to_multiple_of=_VOCABULARY_MULTIPLE, mean_resizing=False
+    )
+    layers = [language_model.get_input_embeddings(), language_model.get_output_embeddings()]
+    with torch.no_grad():
+        for layer, mean in zip(layers, means, strict=True):
+            layer.weight[before:] = mean.to(layer.weight.dtype)

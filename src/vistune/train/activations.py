@@ -1,0 +1,130 @@
+"""How much a decoder keeps for its backward pass: asked of autograd itself, on tensors without storage.
+
+Every tensor that autograd saves in a forward pass is counted, once for each storage. The pass runs under
+torch's ``FakeTensorMode``: shapes and dtypes are real, memory and time are not spent. So this holds for any
+decoder of transformers, with adapters or without, at the cost of a second.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_ATTENTION = "vistune_estimate"
+_SHORT, _LONG = 128, 256  # tokens of two passes; their difference is what a token costs
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes a token.
+
+    Attributes:
+        kept: by all layers, from the forward to the backward pass.
+        layer: by one layer, on the average.
+        boundary: of a layer's input, which is all that checkpointing keeps of a layer.
+    """
+
+    kept: float
+    layer: float
+    boundary: float
+
+    def bytes(self, tokens: int, layers: int, checkpointed: bool) -> float:
+        """For a row of ``tokens``; checkpointed, one layer at a time is computed again."""
+        if checkpointed:
+            return tokens * (layers * self.boundary + self.layer)
+        return tokens * self.kept
+
+
+def measure_activations(language_model: Any, precision: torch.dtype) -> Activations:
+    """Count for ``language_model``, on the meta device, its ``requires_grad`` set as the stage sets it.
+
+    What is trained is in float32, what is frozen in ``precision``, as in training. Two layers are looked at,
+    and stand for the rest.
+    """
+    layers = language_model.config.get_text_config().num_hidden_layers
+    one, two = (_kept(language_model, count, precision) for count in (1, min(2, layers)))
+    layer = two - one if layers > 1 else one
+    embedding = language_model.get_input_embeddings().weight
+    itemsize = 4 if embedding.requires_grad else precision.itemsize
+    return Activations(one + (layers - 1) * layer, layer, float(embedding.shape[1] * itemsize))
+
+
+def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
+    """Bytes a token that a model of the first ``layers`` keeps."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    _register()
+    model = _shortened(language_model, layers).train()
+    model.set_attn_implementation(_ATTENTION)
+    with FakeTensorMode():
+        _without_storage(model, precision)
+        return (_saved(model, _LONG, precision) - _saved(model, _SHORT, precision)) / (_LONG - _SHORT)
+
+
+def _shortened(language_model: Any, layers: int) -> Any:
+    """A copy of the first ``layers``."""
+    decoder = language_model.get_decoder()
+    whole = decoder.layers
+    decoder.layers = whole[:layers]
+    try:
+        return copy.deepcopy(language_model)
+    finally:
+        decoder.layers = whole
+
+
+def _saved(model: Any, tokens: int, precision: torch.dtype) -> float:
+    embedding = model.get_input_embeddings().weight
+    inputs = torch.empty(1, tokens, embedding.shape[1], dtype=embedding.dtype, requires_grad=True)
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            saved[storage] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", precision, enabled=precision is not torch.float32),
+    ):
+        positions = torch.arange(tokens)[None]
+        model.get_decoder()(inputs_embeds=inputs, position_ids=positions, use_cache=False)
+    return float(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
+
+
+def _without_storage(model: nn.Module, precision: torch.dtype) -> None:
+    """Put every parameter and buffer, in place, on a CPU that holds nothing."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                dtype = torch.float32 if parameter.requires_grad else precision
+                empty = torch.empty(parameter.shape, dtype=dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+@cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(_ATTENTION, _attend)
+    AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """Keeps what FlexAttention and the packed attention of the CPU keep: inputs, output, a sum a query."""
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return attended.transpose(1, 2), None

@@ -1,0 +1,195 @@
+"""What a stage would do, before anything is trained: counted, not guessed, but for memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.text import Text
+
+from vistune.data.corpus import Corpus
+from vistune.data.pack import Tree, fill_rows, plant
+from vistune.model.llava import Llava
+from vistune.recipe import Recipe
+from vistune.train.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.order import Order, count_steps
+from vistune.train.preview import preview
+from vistune.train.sketch import set_stage
+
+_TREES_TO_CHOOSE_FROM = 256
+_SHOWN = 3  # samples
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Tokens of one epoch.
+
+    Attributes:
+        samples: of the samples themselves.
+        padded: computed where each batch is padded to its longest sample.
+        packed: computed where samples are packed into trees.
+    """
+
+    samples: int
+    padded: int
+    packed: int
+
+    @property
+    def avoided(self) -> float:
+        """Share of the padded batches' tokens that are not computed."""
+        return 1 - self.packed / self.padded if self.padded else 0.0
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What is told of a stage.
+
+    Attributes:
+        parameters: of each part, how many are trained and how many are frozen.
+        supervised: tokens of an epoch that are trained on.
+        pictures: different ones.
+        steps, batch_size: optimizer steps of the whole stage, and samples of each.
+        memory: an estimate, and what would help where it does not fit.
+        device_memory: bytes of a device, where that is known.
+        preview: see :func:`vistune.train.preview.preview`.
+    """
+
+    name: str
+    parameters: Mapping[str, tuple[int, int]]
+    samples: int
+    supervised: int
+    pictures: int
+    padding: Padding
+    steps: int
+    batch_size: int
+    memory: MemoryEstimate
+    device_memory: int | None
+    remedies: Sequence[str]
+    preview: Sequence[str | Text]
+
+    def lines(self) -> Iterator[str | Text]:
+        """The plan, as it is printed."""
+        yield f"stage {self.name}"
+        yield from (f"  {line}" for line in self._counted())
+        yield from (f"  {line}" for line in self.memory.lines())
+        if self.device_memory is not None:
+            yield from (f"  {line}" for line in self._verdict(self.device_memory))
+        yield from self.preview
+
+    def _counted(self) -> Iterator[str]:
+        for what, number in (("trains", 0), ("frozen", 1)):
+            counts = {part: count[number] for part, count in self.parameters.items() if count[number]}
+            told = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+            yield f"{what}: {told} parameters" if counts else f"{what}: nothing"
+        yield (
+            f"an epoch: {self.samples:,} samples, {self.padding.samples:,} tokens, "
+            f"{self.supervised:,} of them supervised, {self.pictures:,} pictures"
+        )
+        yield (
+            f"computed: {self.padding.packed:,} tokens in trees; padded batches of {self.batch_size:,} would "
+            f"compute {self.padding.padded:,}, so {self.padding.avoided:.0%} are avoided"
+        )
+        yield f"steps: {self.steps:,} of {self.batch_size:,} samples"
+
+    def _verdict(self, memory: int) -> Iterator[str]:
+        if self.memory.fits(memory):
+            yield f"fits into a device of {memory / GIB:.0f} GiB"
+            return
+        yield f"does not fit into a device of {memory / GIB:.0f} GiB"
+        yield from self.remedies or ["no single change would do; combine lora, fewer row_tokens and devices"]
+
+
+def plan_stage(
+    name: str,
+    recipe: Recipe,
+    corpus: Corpus,
+    model: Llava,
+    tokenizer: Any,
+    image_token: int,
+    precision: torch.dtype,
+    devices: int = 1,
+    device_memory: int | None = None,
+) -> StagePlan:
+    """Count what stage ``name`` would do with ``corpus``.
+
+    Args:
+        model: a :func:`vistune.train.sketch.sketch`; it is left as it is.
+        device_memory: bytes of one device; None: nothing is said about whether the stage fits.
+    """
+    stage, run, chosen = recipe.stages[name], recipe.run, corpus.selection
+    order = Order(chosen, corpus.groups, stage.batch_size, recipe.seed, run.share_images)
+    epoch = [order.records(step) for step in range(order.steps_per_epoch)]
+    groups = corpus.groups if run.share_images else np.arange(len(corpus))
+    arrays = corpus.lengths, corpus.prefixes, groups
+    padding = padding_avoided(*arrays, stage.batch_size, epoch, run.row_tokens, recipe.seed)
+    supervised = int(corpus.supervised[chosen].sum())
+    share = supervised / max(1, padding.packed)
+    memory = estimate_stage(model, stage, run, precision, devices, share)
+    helpful: list[str] = []
+    if device_memory is not None and not memory.fits(device_memory):
+        helpful = list(remedies(model, stage, run, precision, devices, device_memory))
+    shown = [(tree, corpus[tree.samples[0]]) for tree in choose_trees(epoch, *arrays, _SHOWN)]
+    return StagePlan(
+        name,
+        set_stage(copy.deepcopy(model), stage),
+        len(chosen),
+        supervised,
+        len(corpus.pictures()),
+        padding,
+        count_steps(stage, len(chosen)),
+        stage.batch_size,
+        memory,
+        device_memory,
+        helpful,
+        list(preview(shown, tokenizer, image_token)),
+    )
+
+
+def padding_avoided(
+    lengths: np.ndarray,
+    prefixes: np.ndarray,
+    groups: np.ndarray,
+    batch_size: int,
+    steps: Sequence[np.ndarray],
+    row_tokens: int,
+    seed: int = 0,
+) -> Padding:
+    """Count the tokens of one epoch.
+
+    Args:
+        lengths, prefixes: [R] of each record, in tokens.
+        groups: [R], equal where records share their prefix; all different where nothing is shared.
+        steps: the records of each step of an epoch, those of a group side by side (``Order.records``).
+        row_tokens: room of a row; a larger tree is split, and its prefix is computed again.
+        seed: of the padded batches' random order.
+    """
+    packed = sum(
+        tree.tokens
+        for records in steps
+        for row in fill_rows(plant(records.tolist(), lengths, prefixes, groups), row_tokens)
+        for tree in row
+    )
+    epoch = lengths[np.concatenate(list(steps))].astype(np.int64) if len(steps) else np.zeros(0, np.int64)
+    mixed = np.random.default_rng(seed).permutation(epoch)
+    batches = np.split(mixed, range(batch_size, len(mixed), batch_size)) if len(mixed) else []
+    padded = sum(int(batch.max()) * len(batch) for batch in batches)
+    return Padding(int(epoch.sum()), padded, packed)
+
+
+def choose_trees(
+    steps: Sequence[np.ndarray], lengths: np.ndarray, prefixes: np.ndarray, groups: np.ndarray, count: int = 3
+) -> list[Tree]:
+    """Trees to show, each of other samples: one that shares the most, if any shares, then the first ones."""
+    trees: list[Tree] = []
+    for records in steps:
+        trees += plant(records.tolist(), lengths, prefixes, groups)
+        if len(trees) >= _TREES_TO_CHOOSE_FROM:
+            break
+    if not trees:
+        return []
+    best = max(trees, key=lambda tree: (bool(tree.prefix), len(tree.branches)))
+    return [best, *(tree for tree in trees if tree is not best)][:count]

@@ -1,0 +1,191 @@
+"""How much memory a stage takes on each device, from configurations alone: no weight is loaded.
+
+What is frozen is held in the precision of the run (4 bits under ``lora.quantise``), what is trained in
+float32 beside its gradient and AdamW's two moments. Several devices share all of that (FSDP).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from vistune.model.adapters import has_adapters
+from vistune.model.llava import Llava
+from vistune.model.vision import VisionEncoder
+from vistune.recipe import LoraRecipe, RunRecipe, StageRecipe
+from vistune.train.activations import measure_activations
+from vistune.train.sketch import count_parameters, set_stage
+
+GIB = 2**30
+_MASTER, _MOMENTS = 4, 8  # bytes of a trained parameter in float32, and of AdamW's two moments
+_NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes of a weight, its doubly quantised constants included
+_LOGITS_AT_ONCE = 2**25  # elements; as the step computes them
+_SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
+_WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
+_USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
+
+_Moment: TypeAlias = tuple[tuple[str, float], ...]  # what is held for the row that is computed
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on each device at the worst moment of a step; ``items`` say what for, the largest first."""
+
+    items: tuple[tuple[str, float], ...]
+    devices: int
+
+    @property
+    def total(self) -> float:
+        return sum(size for _, size in self.items)
+
+    def fits(self, memory: int) -> bool:
+        """Whether a device of ``memory`` bytes is enough; a tenth of it is not ours to use."""
+        return self.total <= _USABLE * memory
+
+    def lines(self) -> Iterator[str]:
+        where = "the device" if self.devices == 1 else f"each of {self.devices} devices"
+        yield f"memory on {where}: about {_size(self.total)}"
+        for name, size in self.items:
+            yield f"  {_size(size):>9}  {name}"
+
+
+def estimate_stage(
+    model: Llava,
+    stage: StageRecipe,
+    run: RunRecipe,
+    precision: torch.dtype,
+    devices: int = 1,
+    supervised: float = _SUPERVISED,
+) -> MemoryEstimate:
+    """What ``stage`` takes on each of ``devices``.
+
+    Args:
+        model: a :func:`sketch`; it is left as it is.
+        supervised: share of a row's tokens that is trained on.
+    """
+    model = copy.deepcopy(model)
+    quantised = _linear_weights(model.language_model) if stage.lora and stage.lora.quantise else 0
+    counts = set_stage(model, stage)
+    trained = sum(trained for trained, _ in counts.values()) / devices
+    frozen = sum(frozen for _, frozen in counts.values()) - quantised
+    weights = (frozen * precision.itemsize + quantised * _NF4) / devices
+    held = [
+        ("weights that are frozen", weights),
+        ("weights that are trained, in float32", _MASTER * trained),
+        ("their gradients", _MASTER * trained),
+        ("AdamW's two moments", _MOMENTS * trained),
+        ("layers gathered from all devices", _gathered(model, precision) if devices > 1 else 0.0),
+    ]
+    moments = _moments(model, run, precision, devices, supervised)
+    moment = max(moments, key=lambda items: sum(size for _, size in items))
+    items = sorted(((n, s) for n, s in (*held, *moment) if s > 0), key=lambda item: -item[1])
+    return MemoryEstimate(tuple(items), devices)
+
+
+def remedies(
+    model: Llava, stage: StageRecipe, run: RunRecipe, precision: torch.dtype, devices: int, memory: int
+) -> Iterator[str]:
+    """Single changes that would make the stage fit into devices of ``memory`` bytes; of more devices, the
+    fewest."""
+    for setting, changed_stage, changed_run, count in _changes(stage, run, devices):
+        found = estimate_stage(model, changed_stage, changed_run, precision, count)
+        if found.fits(memory):
+            yield f"{setting} would do: about {_size(found.total)}"
+            if count > devices:
+                return
+
+
+def _changes(
+    stage: StageRecipe, run: RunRecipe, devices: int
+) -> Iterator[tuple[str, StageRecipe, RunRecipe, int]]:
+    checkpointed = run.model_copy(update={"checkpoint_activations": True})
+    if not run.checkpoint_activations:
+        yield "run.checkpoint_activations=true", stage, checkpointed, devices
+    if run.row_tokens > 1024:
+        smaller = run.model_copy(update={"row_tokens": max(1024, run.row_tokens // 2)})
+        yield f"run.row_tokens={smaller.row_tokens}", stage, smaller, devices
+    if "llm" in stage.trains and stage.lora is None:
+        yield "lora", stage.model_copy(update={"lora": LoraRecipe.model_validate({})}), run, devices
+    for count in (2, 4, 8, 16, 32, 64):
+        if count > devices:
+            yield f"{count} devices (torchrun --nproc-per-node)", stage, run, count
+
+
+def _moments(
+    model: Llava, run: RunRecipe, precision: torch.dtype, devices: int, supervised: float
+) -> Iterator[_Moment]:
+    """The moments of a step at which most may be held."""
+    language_model = model.language_model
+    config = language_model.config.get_text_config()
+    layers, tokens = config.num_hidden_layers, run.row_tokens
+    measured = measure_activations(language_model, precision)
+    copies = _copies(model, precision) if devices == 1 else 0.0
+    elements = min(supervised * tokens * config.vocab_size, _LOGITS_AT_ONCE)
+    logits = elements * (3 * 4 + (precision.itemsize if precision.itemsize < 4 else 0))
+    connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
+    itemsize = 4 if has_adapters(language_model) else precision.itemsize  # adapters compute in float32
+    working = _WORKING * tokens * _widest(language_model) * itemsize
+    name = f"activations of a row of {tokens:,} tokens"
+    if run.checkpoint_activations:
+        boundaries = tokens * layers * measured.boundary + connector
+        yield _moment(name, boundaries, logits, copies)
+        yield _moment(name, boundaries + tokens * measured.layer + working, 0.0, copies / layers)
+    else:
+        kept = tokens * measured.kept + connector
+        yield _moment(name, kept, logits, copies)
+        yield _moment(name, kept + working, 0.0, copies)
+    yield (("activations of the vision encoder", _vision(model.vision, tokens, precision)),)
+
+
+def _moment(name: str, activations: float, logits: float, copies: float) -> _Moment:
+    return (
+        (name, activations),
+        ("logits, where an answer stands", logits),
+        ("trained weights once more, in bfloat16", copies),
+    )
+
+
+def _linear_weights(language_model: Any) -> int:
+    """Weights that are held in 4 bits: of every linear layer but the head."""
+    linear = (m for m in language_model.get_decoder().modules() if isinstance(m, nn.Linear))
+    return sum(m.weight.numel() for m in linear)
+
+
+def _copies(model: Llava, precision: torch.dtype) -> float:
+    """Autocast makes the trained matrices once more, and keeps them for the backward pass."""
+    if precision is torch.float32:
+        return 0.0
+    linear = (m for m in model.modules() if isinstance(m, nn.Linear))
+    return float(sum(m.weight.numel() for m in linear if m.weight.requires_grad) * precision.itemsize)
+
+
+def _gathered(model: Llava, precision: torch.dtype) -> float:
+    """Whole on each device: two layers (one is computed, the next on its way), one's gradients, and all that
+    is no layer."""
+    layers = model.language_model.get_decoder().layers
+    layer = sum(count_parameters(layers)) / len(layers)
+    others = sum(count_parameters(model)) - layer * len(layers)
+    trained = any(p.requires_grad for p in layers.parameters())
+    return (layer * (3 if trained else 2) + others) * precision.itemsize
+
+
+def _widest(language_model: Any) -> int:
+    linear = [m for m in language_model.get_decoder().modules() if isinstance(m, nn.Linear)]
+    return max((max(m.in_features, m.out_features) for m in linear), default=0)
+
+
+def _vision(vision: VisionEncoder, tokens: int, precision: torch.dtype) -> float:
+    """Nothing is kept for a backward pass: one layer's tensors, for as many pictures as a row may hold."""
+    pictures = max(1, tokens // vision.patches)
+    config = vision.backbone.config
+    widths = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 4 * config.hidden_size)
+    return pictures * (vision.patches + vision.dropped) * widths * float(precision.itemsize)
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"

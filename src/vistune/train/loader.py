@@ -1,0 +1,155 @@
+"""The batches of each optimizer step, prepared one step ahead by a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from vistune.conversation import IGNORE_INDEX
+from vistune.data.batch import Batch, picture_order, to_batch
+from vistune.data.corpus import Corpus
+from vistune.data.pack import Tree, fill_rows, flatten, plant
+from vistune.errors import VistuneError
+from vistune.template import Encoded
+from vistune.train.feed import Pictures
+from vistune.train.order import Order
+from vistune.train.parallel import Team
+
+_AHEAD = 2  # steps that wait
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One step's micro-batches on this process, and how long it was waited for."""
+
+    batches: list[Batch]
+    waited: float
+
+
+class Loader:
+    """Makes this process's share of each step.
+
+    Args:
+        row_tokens: room of one micro-batch.
+        tolerated: share of the pictures that may turn out broken.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        order: Order,
+        pictures: Pictures,
+        team: Team,
+        image_token: int,
+        row_tokens: int,
+        share: bool,
+        tolerated: float,
+    ) -> None:
+        self._corpus, self._order, self._pictures, self._team = corpus, order, pictures, team
+        self._image_token, self._row_tokens = image_token, row_tokens
+        self._groups = corpus.groups if share else np.arange(len(corpus))
+        self._most_broken = tolerated * len(corpus.pictures())
+
+    def steps(self, first: int, end: int) -> Iterator[Prepared]:
+        """Steps ``first`` to ``end - 1``."""
+        waiting: queue.Queue[list[Batch] | BaseException] = queue.Queue(_AHEAD)
+        stopped = threading.Event()
+
+        def work() -> None:
+            try:
+                for step in range(first, end):
+                    _put(waiting, self.prepare(step), stopped)
+                    if stopped.is_set():
+                        return
+            except BaseException as error:  # raised where the step is waited for
+                _put(waiting, error, stopped)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            for _ in range(first, end):
+                start = time.perf_counter()
+                found = waiting.get()
+                if isinstance(found, BaseException):
+                    raise found
+                yield Prepared(found, time.perf_counter() - start)
+        finally:
+            stopped.set()
+            thread.join()
+
+    def prepare(self, step: int) -> list[Batch]:
+        """The micro-batches of one step.
+
+        Raises:
+            VistuneError: too many pictures are broken.
+        """
+        corpus = self._corpus
+        trees = plant(self._order.records(step), corpus.lengths, corpus.prefixes, self._groups)
+        rows = fill_rows(trees, self._row_tokens, self._team.size)
+        return [self._batch(row, trees) for row in rows[self._team.rank :: self._team.size]]
+
+    def _batch(self, trees: Sequence[Tree], all_trees: Sequence[Tree]) -> Batch:
+        if not trees:  # more processes than trees: compute something, learn nothing
+            return replace(self._blind(all_trees[:1]), samples=0)
+        samples = [[self._corpus[sample] for sample in tree.samples] for tree in trees]
+        row = flatten(trees, samples, self._image_token)
+        if not row.pictures:
+            return to_batch(row)
+        names, order = picture_order(row.pictures)
+        pictures = self._pictures.load(names)
+        self._refuse_too_many_broken()
+        if not self._pictures.broken.keys().isdisjoint(names):
+            samples = [[self._unless_broken(sample) for sample in members] for members in samples]
+            row = flatten(trees, samples, self._image_token)
+        return _with_pictures(to_batch(row), pictures, order)
+
+    def _blind(self, trees: Sequence[Tree]) -> Batch:
+        """``trees`` with pictures, and nothing to learn."""
+        samples = [[_masked(self._corpus[sample]) for sample in tree.samples] for tree in trees]
+        row = flatten(trees, samples, self._image_token)
+        names, order = picture_order(row.pictures)
+        return _with_pictures(to_batch(row), self._pictures.load(names) if names else None, order)
+
+    def _unless_broken(self, sample: Encoded) -> Encoded:
+        """The sample, from which nothing is learned where a picture of it is broken."""
+        return sample if self._pictures.broken.keys().isdisjoint(sample.pictures) else _masked(sample)
+
+    def _refuse_too_many_broken(self) -> None:
+        broken = self._pictures.broken
+        if len(broken) > self._most_broken:
+            first = next(iter(broken.values()))
+            raise VistuneError(
+                f"{len(broken)} pictures cannot be read, more than `run.bad_pictures` allows; the first: "
+                f"{first.place}: {first.reason}{f' ({first.detail})' if first.detail else ''}. "
+                "Mend them (`vistune check --decode` lists all), or allow more."
+            )
+
+
+def _masked(sample: Encoded) -> Encoded:
+    return Encoded(sample.ids, [IGNORE_INDEX] * len(sample.ids), sample.pictures)
+
+
+def _with_pictures(batch: Batch, pictures: torch.Tensor | None, order: torch.Tensor | None) -> Batch:
+    if pictures is None:
+        return batch
+    if pictures.ndim == 4:
+        return replace(batch, pixels=pictures, picture_order=order)
+    return replace(batch, features=pictures, picture_order=order)
+
+
+def _put(
+    waiting: queue.Queue[list[Batch] | BaseException],
+    item: list[Batch] | BaseException,
+    stopped: threading.Event,
+) -> None:
+    while not stopped.is_set():
+        try:
+            return waiting.put(item, timeout=0.1)
+        except queue.Full:
+            continue

@@ -1,0 +1,63 @@
+"""Which samples an optimizer step learns from: a pure function of the seed and the step's number."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from vistune.recipe import StageRecipe
+
+
+def count_steps(stage: StageRecipe, samples: int) -> int:
+    """Optimizer steps of a stage; a last batch of an epoch that is not full counts."""
+    steps = math.ceil(math.ceil(samples / stage.batch_size) * stage.epochs)
+    return min(steps, stage.max_steps) if stage.max_steps else steps
+
+
+class Order:
+    """An epoch holds every sample once, in an order of its own; as any step can be asked for, a resumed run
+    needs no state.
+
+    Args:
+        selection: [S] records of one epoch; a record may occur more than once.
+        groups: for each record, which others it can share its beginning with.
+        share: keep the samples of a group together. They stay in one step but where a batch ends in their
+            midst, so that every step has ``batch_size`` samples.
+    """
+
+    def __init__(
+        self, selection: np.ndarray, groups: np.ndarray, batch_size: int, seed: int, share: bool
+    ) -> None:
+        self._selection, self._groups = selection, groups
+        self._batch_size, self._seed, self._share = batch_size, seed, share
+        self.steps_per_epoch = math.ceil(len(selection) / batch_size)
+        self._epoch = lru_cache(maxsize=1)(self._shuffled)
+
+    def records(self, step: int) -> np.ndarray:
+        """Records of a step, those of a group side by side."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return self._epoch(epoch)[batch * self._batch_size : (batch + 1) * self._batch_size]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self._seed, epoch])
+        mixed = self._selection[rng.permutation(len(self._selection))]
+        if not self._share:
+            return mixed
+        # A group comes where its first sample is; a stable sort keeps the rest of the shuffle. Where a record
+        # is seen several times in an epoch, each time is a group of its own.
+        groups = self._groups[mixed] * (len(mixed) + 1) + _occurrences(mixed)
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        return mixed[np.argsort(first[group], kind="stable")]
+
+
+def _occurrences(records: np.ndarray) -> np.ndarray:
+    """For each place, how often its record stands before it."""
+    by_record = np.argsort(records, kind="stable")
+    ordered = records[by_record]
+    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.diff(np.r_[begins, len(ordered)])
+    occurrences = np.empty(len(records), dtype=np.int64)
+    occurrences[by_record] = np.arange(len(ordered)) - np.repeat(begins, counts)
+    return occurrences
