@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -220,19 +221,60 @@ def audit(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or a shipped recipe: starter.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or a shipped recipe: starter, llava-7b ...")],
     data: Annotated[Path, typer.Option(help="Folder of LLaVA-format files, as `generate` writes it.")],
-    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    images: Annotated[Path, typer.Option(help="Folder, zip file or tar shards of the pictures.")],
     out: Out,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done, with a preview of what is learned.")
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: GPUs to estimate for; default: what is here.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, e.g. stages.instruct.epochs=2.")
     ] = None,
 ) -> None:
     """Train: align the connector, then instruct connector and LLM."""
     from vistune.recipe import load_recipe
+
+    described = load_recipe(recipe, overrides)
+    if devices is not None and not dry_run:
+        raise VistuneError("--devices is for --dry-run; a run takes as many as torchrun starts.")
+    if dry_run:
+        from vistune.train.plan import plan_run
+
+        plan_run(described, data, images, devices)
+        return
     from vistune.train.loop import train as run
 
-    print(run(load_recipe(recipe, overrides), data, images, out))
+    last = run(described, data, images, out)
+    if os.environ.get("RANK", "0") == "0":
+        print(last)
+
+
+@app.command("import")
+def import_llava(
+    source: Annotated[str, typer.Argument(help="A plain Hugging Face `llava` folder or hub name.")],
+    out: Out,
+    template: Annotated[str, typer.Option(help="The conversation template that it was trained with.")],
+) -> None:
+    """Make a checkpoint of ours out of any LLaVA in Hugging Face's format."""
+    from vistune.model.transfer import import_checkpoint
+
+    print(import_checkpoint(source, out, template))
+
+
+@app.command("export")
+def export_llava(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or `starter`.")],
+    out: Out,
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
+) -> None:
+    """Write a checkpoint for other tools: plain `llava`, half precision, nothing about the run."""
+    from vistune.model.transfer import export_checkpoint
+
+    print(export_checkpoint(checkpoint, out, dtype))
 
 
 @app.command()

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vistune.errors import VistuneError
 
 
+_OPTIONAL = ("run", "lora")  # sections that a recipe may leave out, and an override may begin
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -170,7 +173,7 @@ class Recipe(_Strict):
 
     model: ModelRecipe
     stages: dict[str, StageRecipe] = Field(min_length=1)
-    run: RunRecipe = RunRecipe()
+    run: RunRecipe = Field(default_factory=lambda: RunRecipe.model_validate({}))
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
@@ -229,6 +232,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     place: Any = content
     head, dot, rest = path.partition(".")
     while dot and path not in place:  # a key may hold dots itself: data.conversation.json
+        if head in _OPTIONAL:
+            place.setdefault(head, {})
         place = place.get(head)
         if not isinstance(place, dict):
             raise VistuneError(f"{override!r}: the recipe has no section {head!r} there.")

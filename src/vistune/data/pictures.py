@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import posixpath
 import re
 from collections.abc import Mapping
 from glob import glob
@@ -108,8 +109,8 @@ class Pictures:
         assert self._archives is not None
         if flaw := outside(name):
             raise UnusableImageError(self._told(name), flaw)
-        if name in self._archives.twice:
-            raise self._unusable(name, "picture in two archives", self._archives.twice[name])
+        if archives := self._archives.twice.get(posixpath.normpath(name)):
+            raise self._unusable(name, "picture in two archives", archives)
         return self._archives.find(name)
 
     def _content(self, archives: Archives, name: str, most: int | None = None) -> bytes:

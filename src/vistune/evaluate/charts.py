@@ -58,7 +58,7 @@ def loss_curve(rows: Sequence[dict[str, Any]], low: float, high: float) -> LossC
         return None
     steps = [row["step"] for row in rows]
     losses = [row["loss"] for row in rows]
-    rates = [row["learning_rate"] for row in rows]
+    rates = [max(row["learning_rate"].values()) for row in rows]
     averages = moving_average(losses, reach=len(rows) // 40)
     peak = max(rates)
     return LossCurve(

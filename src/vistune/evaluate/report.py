@@ -23,7 +23,7 @@ from vistune.evaluate.gallery import Exchange, Gallery, make_gallery
 from vistune.page.drawing import Overlay, category_hues, overlay
 from vistune.page.render import data_uri, load_template
 from vistune.recipe import Recipe, StageRecipe
-from vistune.train.loop import read_metrics
+from vistune.train.loop import read_all_metrics
 
 _GALLERY_PICTURES = 12
 _SAMPLED, _SAMPLE_PICTURES = 60, 3  # so many are shown, of the first so many
@@ -118,13 +118,12 @@ def kind_rows(scores: dict[str, Any], answers: Iterable[Answer]) -> list[KindRow
 
 def _stage_panels(folder: Path, recipe: Recipe) -> list[StagePanel]:
     """A panel for each stage that left metrics; all share one range of losses."""
-    present = {n: s for n, s in recipe.stages.items() if (folder / n / "metrics.jsonl").exists()}
-    logs = read_metrics(folder, recipe.model_copy(update={"stages": present}))
+    logs = read_all_metrics(folder, recipe)
     low, high = loss_range(logs.values())
     return [
-        _stage_panel(name, stage, len(logs[name]), curve)
-        for name, stage in present.items()
-        if (curve := loss_curve(logs[name], low, high))
+        _stage_panel(name, recipe.stages[name], len(rows), curve)
+        for name, rows in logs.items()
+        if (curve := loss_curve(rows, low, high))
     ]
 
 

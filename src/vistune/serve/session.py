@@ -65,6 +65,6 @@ class ChatSession:
             ids.append(token)
             if ids[-len(checkpoint.stop) :] == checkpoint.stop:
                 ids = ids[: -len(checkpoint.stop)]
-            text = checkpoint.tokenizer.decode(ids, skip_special_tokens=True).lstrip()
+            text = checkpoint.tokenizer.decode(ids, skip_special_tokens=True).strip()
             if not text.endswith("\ufffd"):
                 yield text

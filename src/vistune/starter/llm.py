@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from vistune.conversation import IGNORE_INDEX, questions_and_answers
-from vistune.data.batch import pad
+from vistune.data.batch import to_batch
+from vistune.data.pack import Tree, flatten
 from vistune.data.teachers.scripted import QUESTION_KINDS, kind_of_question
+from vistune.model.attention import Layout, given_mask, prepare
 from vistune.progress import meter
 from vistune.starter.language import GRID, Dialogue, cell_words, dialogues
 from vistune.starter.optimizers import MuonAdamW
 from vistune.starter.tokenizer import train_tokenizer
 from vistune.template import TEMPLATES, Encoded, Renderer
-from vistune.train.stage import learning_rate
+from vistune.train.stage import schedule
 
 TEMPLATE = TEMPLATES["short"]
 _IMAGE_TOKEN = 2  # the third of the special tokens
@@ -72,7 +74,7 @@ def build_llm(
     seen, start = 0, time.monotonic()
     with meter("training the starter LLM", settings.dialogues) as progress:
         for step, group in enumerate(_groups(renderer, settings, seed)):
-            rate = learning_rate(seen, settings.dialogues, settings.peak, 0.03)
+            rate = settings.peak * schedule(seen, settings.dialogues, 0.03)
             loss = _step(model, optimizer, group, word_ids, settings.noise, rate)
             seen += len(group)
             progress.advance(f"loss {loss:.3f}", len(group))
@@ -111,6 +113,7 @@ def _new_model(settings: LlmSettings, tokenizer: Any) -> Any:
         )
     )
     _begin_with_words_alone(model)
+    prepare(model)
     return model
 
 
@@ -193,21 +196,21 @@ def _predict(
     A cell's embedding, where a patch's will stand, is the sum of its words' embeddings; ``noise`` blurs it,
     as no connector will ever hit a word exactly.
     """
-    batch = pad([sample.encoded for sample in group], 0, None)
+    trees = [Tree((number,), 0, (len(sample.encoded.ids),)) for number, sample in enumerate(group)]
+    batch = to_batch(flatten(trees, [[sample.encoded] for sample in group], _IMAGE_TOKEN))
     embed = model.get_input_embeddings()
     cells = embed(word_ids([sample.dialogue for sample in group])).sum(1)
     if noise and len(cells):
         cells = cells + noise * cells.detach().std() * torch.randn_like(cells)
     places = (batch.ids == _IMAGE_TOKEN)[..., None]
-    targets = batch.labels[:, 1:]
-    positions = torch.zeros_like(batch.labels, dtype=torch.bool)
-    positions[:, :-1] = targets != IGNORE_INDEX
     hidden = model.get_decoder()(
         inputs_embeds=embed(batch.ids).masked_scatter(places, cells),
-        attention_mask=batch.attention_mask,
+        position_ids=batch.positions,
+        attention_mask=given_mask(batch.ids.device),
+        layout=Layout(batch.trees),
         use_cache=False,
     ).last_hidden_state
-    return model.get_output_embeddings()(hidden[positions]), targets[targets != IGNORE_INDEX]
+    return model.get_output_embeddings()(hidden[0, batch.sources]), batch.targets
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from vistune.processes import spread
 from vistune.progress import meter, track
 from vistune.starter.language import COLUMNS, GRID, ROWS
 from vistune.starter.optimizers import MuonAdamW
-from vistune.train.stage import learning_rate
+from vistune.train.stage import schedule
 
 PART = "starter-vision"  # this world's part that nothing else draws from
 LAYER = -2  # the layer that LLaVA reads, and so the one that learns words
@@ -90,7 +90,7 @@ def build_vision(
             batch = numbers[first : first + settings.batch_size]
             texts = [rng.choice(scenes.captions[number]) for number in batch]
             loss_caption, loss_word, loss_place = towers.losses(scenes, batch, texts)
-            rate = learning_rate(step, steps, settings.peak, 0.03)
+            rate = settings.peak * schedule(step, steps, 0.03)
             (loss_caption + loss_word + loss_place).backward()
             optimizer.step(rate)
             progress.advance(f"captions {loss_caption:.3f}, words {loss_word:.3f}")

@@ -29,10 +29,11 @@ class LengthCheck:
     """
 
     def __init__(self, tokenizer: str | None, template: str, image_tokens: int, max_length: int) -> None:
-        self._template, self._patches, self._most = find_template(template), image_tokens, max_length
+        loaded = None if tokenizer is None else _load(tokenizer)
+        self._template, self._patches, self._most = find_template(template, loaded), image_tokens, max_length
         self._renderer = None
-        if tokenizer is not None:
-            self._renderer = Renderer(self._template, _load(tokenizer), image_token=0, patches=image_tokens)
+        if loaded is not None:
+            self._renderer = Renderer(self._template, loaded, image_token=-1, patches=image_tokens)
 
     @property
     def exact(self) -> bool:
@@ -60,9 +61,9 @@ class LengthCheck:
 
 
 def _overhead(template: Template, turns: int) -> int:
-    """Characters that a template adds at most; a STOP is counted as one at least."""
-    stop = len(template.stop or "") + 1 + len(template.after_stop)
-    pair = len(template.human) + len(template.gpt) + len(template.after_question) + 1 + stop
+    """Tokens that a template adds at most: a token for each character, a STOP, and one where a tokenizer puts
+    a space before words."""
+    pair = sum(map(len, template.texts)) + 4
     return len(template.system) + pair * (turns // 2) + turns
 
 
@@ -75,6 +76,10 @@ class _Ids:
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
+
+    @property
+    def added_tokens_decoder(self) -> Any:
+        return self._tokenizer.get_added_tokens_decoder()
 
     def encode(self, text: str, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
