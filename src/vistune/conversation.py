@@ -73,14 +73,15 @@ def ask(
 def picture_first(conversation: Conversation) -> Conversation:
     """The conversation with its first question written as :func:`ask` does, the pictures before the words.
 
-    It is left as it is where no words stand before a picture there.
+    It is left as it is where no words stand before a picture there, or where they stand between pictures and
+    so speak of their places.
     """
     if not conversation.turns:
         return conversation
     first, *rest = conversation.turns
     places = [place for place, part in enumerate(first.content) if isinstance(part, Picture)]
-    before = first.content[: places[-1]] if places else ()
-    if not any(isinstance(part, str) and part.strip() for part in before):
+    words = [place for place, part in enumerate(first.content) if isinstance(part, str) and part.strip()]
+    if not places or not words or max(words) > min(places):
         return conversation
     files = [part.file for part in first.content if isinstance(part, Picture)]
     return Conversation(conversation.id, (human(*ask(first.text, files)), *rest))

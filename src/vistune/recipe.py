@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vistune.errors import VistuneError
 
-
 _OPTIONAL = ("run", "lora")  # sections that a recipe may leave out, and an override may begin
 
 

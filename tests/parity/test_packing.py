@@ -126,7 +126,9 @@ def test_flex_attention_computes_the_same(model, monkeypatch):
     torch.testing.assert_close(model(batch_of(trees)), sliced)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: FlexAttention has no gradient elsewhere")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: FlexAttention has no gradient elsewhere"
+)
 def test_packed_on_a_gpu_equals_one_by_one_on_the_cpu(model):
     trees = plant(range(len(SAMPLES)), LENGTHS, PREFIXES, GROUPS)
     alone_here = learn(model, alone())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vistune.data.check.pictures import look_at, look_at_all, outside
-from vistune.data.images import open_image
+from vistune.data.check.pictures import look_at, look_at_all
+from vistune.data.images import open_image, outside
 
 
 @pytest.fixture

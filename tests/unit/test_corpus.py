@@ -91,7 +91,7 @@ def test_samples_are_those_that_the_renderer_makes(folder: Path, renderer: Rende
 def test_prefixes_end_with_the_last_patch_before_an_answer(folder: Path, renderer: Renderer):
     write_records(folder / "data.json", DIALOGUES)
     corpus = load(folder, renderer, ["data.json"])
-    image_token = renderer._image_token
+    image_token = renderer.image_token
     for number in range(len(corpus)):
         sample, prefix = corpus[number], int(corpus.prefixes[number])
         assert set(sample.labels[:prefix]) <= {IGNORE_INDEX}
@@ -304,7 +304,7 @@ def test_whatever_samples_depend_on_makes_the_cache_stale(
     os.utime(path, ns=(1, 1))
     load(folder, renderer, ["data.json"])
     load(folder, renderer, ["data.json"], max_length=63)
-    image_token = renderer._image_token
+    image_token = renderer.image_token
     more = Renderer(find_template("short"), tokenizer, image_token, PATCHES + 1)
     assert load(folder, more, ["data.json"], max_length=63).lengths[0] == len(
         more.encode_all([from_json(DIALOGUES[0])])[0].ids

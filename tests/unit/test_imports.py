@@ -53,6 +53,7 @@ LIGHT = (
     "vistune.conversation",
     "vistune.template",
     "vistune.data.audit.run",
+    "vistune.data.corpus",
     "vistune.data.check.run",
     "vistune.data.sources.coco",
     "vistune.data.generation.command",

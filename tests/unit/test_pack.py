@@ -11,17 +11,20 @@ from vistune.data.batch import picture_order, to_batch
 from vistune.data.pack import Tree, fill_rows, flatten, plant, shared_length
 from vistune.template import Encoded
 
-I, X = 9, IGNORE_INDEX  # image token, not trained on
+IMG, X = 9, IGNORE_INDEX  # image token, not trained on
 
-# Two dialogues on a.jpg, whose prefix is "1 I I"; the second has a picture of its own in a later turn.
-FIRST = Encoded([1, I, I, 2, 3, 4], [X, X, X, X, 3, 4], ["a.jpg"])
-SECOND = Encoded([1, I, I, 5, 6, I, I, 7], [X, X, X, X, 6, X, X, 7], ["a.jpg", "b.jpg"])
-CAPTION = Encoded([1, I, I, 8], [X, X, X, 8], ["a.jpg"])  # the answer follows the picture at once
+# Two dialogues on a.jpg, whose prefix is "1 IMG IMG"; the second has a picture of its own in a later turn.
+FIRST = Encoded([1, IMG, IMG, 2, 3, 4], [X, X, X, X, 3, 4], ["a.jpg"])
+SECOND = Encoded([1, IMG, IMG, 5, 6, IMG, IMG, 7], [X, X, X, X, 6, X, X, 7], ["a.jpg", "b.jpg"])
+CAPTION = Encoded([1, IMG, IMG, 8], [X, X, X, 8], ["a.jpg"])  # the answer follows the picture at once
 TEXT = Encoded([1, 2, 3], [X, X, 3], [])
+SAMPLES = (FIRST, SECOND, CAPTION, TEXT)
 
 
 def test_what_may_be_shared_ends_with_the_last_patch_before_anything_is_trained_on():
-    lengths = [shared_length(np.array(s.ids), np.array(s.labels), I) for s in (FIRST, SECOND, CAPTION, TEXT)]
+    lengths = [
+        shared_length(np.array(s.ids), np.array(s.labels), IMG) for s in (FIRST, SECOND, CAPTION, TEXT)
+    ]
     assert lengths == [3, 3, 3, 0]
 
 
@@ -33,8 +36,8 @@ def test_neighbours_of_one_group_become_a_tree():
 
 def test_a_row_spelled_out():
     trees = [Tree((0, 1, 2), 3, (3, 5, 1)), Tree((3,), 0, (3,))]
-    row = flatten(trees, [[FIRST, SECOND, CAPTION], [TEXT]], I)
-    assert row.ids.tolist() == [1, I, I, 2, 3, 4, 5, 6, I, I, 7, 8, 1, 2, 3]
+    row = flatten(trees, [[FIRST, SECOND, CAPTION], [TEXT]], IMG)
+    assert row.ids.tolist() == [1, IMG, IMG, 2, 3, 4, 5, 6, IMG, IMG, 7, 8, 1, 2, 3]
     assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 3, 0, 1, 2]
     # 3 is predicted at 2, 4 at 3; 6 at 5, 7 at the picture before it; 8 at the prefix's last patch; 3 at 2
     assert row.targets.tolist() == [3, 4, 6, 7, 8, 3]
@@ -43,7 +46,7 @@ def test_a_row_spelled_out():
 
 
 def test_a_batch_is_the_row_as_tensors():
-    batch = to_batch(flatten([Tree((3,), 0, (3,))], [[TEXT]], I))
+    batch = to_batch(flatten([Tree((3,), 0, (3,))], [[TEXT]], IMG))
     assert batch.ids.tolist() == [[1, 2, 3]] and batch.ids.dtype == torch.long
     assert (batch.tokens, batch.samples, batch.pixels) == (3, 1, None)
     assert batch.to(torch.device("meta")).sources.device.type == "meta"
@@ -67,7 +70,9 @@ def test_a_sample_that_is_larger_than_a_row_has_one_of_its_own():
 
 
 TREES = st.lists(
-    st.tuples(st.integers(1, 40), st.lists(st.integers(1, 30), min_size=1, max_size=5)), min_size=1, max_size=12
+    st.tuples(st.integers(1, 40), st.lists(st.integers(1, 30), min_size=1, max_size=5)),
+    min_size=1,
+    max_size=12,
 )
 
 

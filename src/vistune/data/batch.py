@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,10 +36,12 @@ class Batch:
     picture_order: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(
-            self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     @property
     def tokens(self) -> int:

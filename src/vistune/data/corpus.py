@@ -109,7 +109,7 @@ def load_corpus(
     """
     labels = _labels(stage, folder, images)
     files = [SourceFile(folder / name, labels[name]) for name in stage.data]
-    encoder = Encoder(renderer, renderer._image_token, renderer._patches, max_length, picture)
+    encoder = Encoder(renderer, renderer.image_token, renderer.patches, max_length, picture)
     settings = _settings(files, encoder)
     places = {label: folder / label if label else images for label in labels.values()}
     sources = PictureSources({label: Pictures(root, cache / "archives") for label, root in places.items()})
@@ -143,7 +143,7 @@ def _settings(files: Sequence[SourceFile], encoder: Encoder) -> dict[str, Any]:
         "vistune": __version__,
         "files": [[*_identity(file.path), file.label] for file in files],
         "template": asdict(encoder.renderer.template),
-        "tokenizer": _tokenizer_digest(encoder.renderer._words._tokenizer),
+        "tokenizer": _tokenizer_digest(encoder.renderer.tokenizer),
         "image_token": encoder.image_token,
         "patches": encoder.patches,
         "max_length": encoder.max_length,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +44,18 @@ class UnusableImageError(Exception):
     def __init__(self, name: Path | str, flaw: Flaw) -> None:
         super().__init__(f"{name}: {flaw.reason}{f' ({flaw.detail})' if flaw.detail else ''}")
         self.name, self.flaw = str(name), flaw
+
+
+def outside(file: str) -> Flaw | None:
+    """Whether a file's name leads out of the folder of images, or is none.
+
+    The name alone decides: data come from strangers, while links in the folder are its owner's.
+    """
+    if not file.strip() or "\0" in file:
+        return Flaw("`image` is not a file name", repr(file))
+    if os.path.isabs(file) or os.pardir in re.split(r"[/\\]", file):
+        return Flaw("picture outside the folder of images", repr(file))
+    return None
 
 
 def open_image(path: Path) -> Image.Image:

@@ -9,7 +9,7 @@ Shapes: N tokens of a row, M positions that are trained on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,11 +64,13 @@ def shared_length(ids: np.ndarray, labels: np.ndarray, image_token: int) -> int:
     return int(patches[-1]) + 1 if len(patches) else 0
 
 
-def plant(samples: Sequence[int], lengths: np.ndarray, prefixes: np.ndarray, groups: np.ndarray) -> list[Tree]:
+def plant(
+    samples: Iterable[int], lengths: np.ndarray, prefixes: np.ndarray, groups: np.ndarray
+) -> list[Tree]:
     """Make trees of neighbouring samples of one group (``groups[n]`` is equal where prefixes are)."""
     trees: list[Tree] = []
     together: list[int] = []
-    for sample in samples:
+    for sample in map(int, samples):
         if together and groups[sample] != groups[together[0]]:
             trees.append(_tree(together, lengths, prefixes))
             together = []

@@ -14,8 +14,7 @@ from typing import Any
 from PIL import Image
 
 from vistune.data.archives import Archives, Member
-from vistune.data.check.pictures import outside
-from vistune.data.images import Flaw, UnusableImageError, decode, look
+from vistune.data.images import Flaw, UnusableImageError, decode, look, outside
 from vistune.errors import VistuneError
 
 SEPARATOR = "!/"  # between a source's label and a name in it, as in Java's URLs of archives
@@ -93,17 +92,10 @@ class Pictures:
         return UnusableImageError(self._told(name), Flaw(reason, detail))
 
     def _path(self, name: str) -> Path:
-        """A name's path in the folder, which neither dots nor links may leave."""
+        """A name's path in the folder. Links there are its owner's, and are followed."""
         if flaw := outside(name):
             raise UnusableImageError(self._told(name), flaw)
-        path = self.root / name
-        try:
-            within = path.resolve().is_relative_to(self._inside)
-        except (OSError, RuntimeError) as error:  # a loop of links
-            raise self._unusable(name, "broken picture", str(error)) from error
-        if not within:
-            raise self._unusable(name, "picture outside the folder of images", repr(name))
-        return path
+        return self.root / name
 
     def _member(self, name: str) -> Member | None:
         assert self._archives is not None

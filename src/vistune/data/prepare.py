@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vistune.conversation import Conversation, from_json, picture_first
-from vistune.data.check.pictures import outside
 from vistune.data.corpus_store import SampleWriter
-from vistune.data.images import Flaw
+from vistune.data.images import Flaw, outside
 from vistune.data.pictures import SEPARATOR, PictureSources
 from vistune.data.records import Record, file_format, read_records
 from vistune.errors import Problem, VistuneError, write_problems

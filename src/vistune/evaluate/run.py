@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vistune import __version__
-from vistune.data.images import find_flaw
+from vistune.data.images import Flaw, UnusableImageError
+from vistune.data.pictures import Pictures
 from vistune.data.samples import read_conversations
 from vistune.errors import Problem, VistuneError, count_by_reason, write_problems
 from vistune.evaluate.answer import MAX_NEW_TOKENS, Answer, Question, answer_all, questions_of
@@ -64,6 +65,15 @@ def evaluate(
 
 def _usable(questions: Sequence[Question], images: Path, problems: list[Problem]) -> list[Question]:
     """The questions whose picture can be decoded; the others' pictures become problems."""
-    flaws = {file: find_flaw(images / file) for file in sorted({question.image for question in questions})}
+    pictures = Pictures(images)
+    flaws = {file: _flaw(pictures, file) for file in sorted({question.image for question in questions})}
     problems += [Problem(file, flaw.reason, flaw.detail) for file, flaw in flaws.items() if flaw]
     return [question for question in questions if not flaws[question.image]]
+
+
+def _flaw(pictures: Pictures, file: str) -> Flaw | None:
+    try:
+        pictures.open(file)
+    except UnusableImageError as error:
+        return error.flaw
+    return None

@@ -30,7 +30,7 @@ _FLEX_BLOCK = 128
 
 @dataclass
 class Layout:
-    """Where trees and their branches lie in a row of N tokens; trailing places beyond them belong to nobody."""
+    """Where trees and their branches lie in a row of N tokens; places beyond them belong to nobody."""
 
     trees: Sequence[Tree]
     _masks: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -69,7 +69,8 @@ def prepare(language_model: Any) -> None:
         language_model.set_attn_implementation(NAME)
     except ValueError as error:
         raise VistuneError(
-            f"{type(language_model).__name__}: its attention cannot be replaced ({error}). Choose another LLM."
+            f"{type(language_model).__name__}: its attention cannot be replaced ({error}). "
+            "Choose another LLM."
         ) from error
 
 

@@ -80,7 +80,8 @@ class Llava(nn.Module):
 
     def _connected(self, features: Tensor) -> Tensor:
         """[I, P, width of the vision encoder] -> [I, P, D]."""
-        connected: Tensor = self.connector(features.to(self.connector.layers[0].weight.dtype))
+        weight = next(self.connector.parameters())
+        connected: Tensor = self.connector(features.to(weight.dtype))
         return connected
 
     def _embed(self, ids: Tensor, pictures: Tensor | None) -> Tensor:

@@ -34,9 +34,9 @@ class BuildSettings:
 
     llm: LlmSettings = field(default_factory=LlmSettings)
     vision: VisionSettings = field(default_factory=VisionSettings)
-    chat_pictures: int = 10_000
+    chat_pictures: int = 20_000
     chat_unseen: int = 400
-    chat_overrides: tuple[str, ...] = ("stages.instruct.epochs=4",)
+    chat_overrides: tuple[str, ...] = ("stages.instruct.epochs=5",)
 
 
 def build(out: Path, seed: int, settings: BuildSettings | None = None) -> None:

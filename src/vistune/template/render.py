@@ -41,7 +41,8 @@ class Renderer:
     """
 
     def __init__(self, template: Template, tokenizer: Any, image_token: int, patches: int) -> None:
-        self.template, self._image_token, self._patches = template, image_token, patches
+        self.template, self.tokenizer = template, tokenizer
+        self.image_token, self.patches = image_token, patches
         self._words = Words(tokenizer, image_token, template.texts)
         self._eos: int = tokenizer.eos_token_id
         self._split: dict[str, list[str | int]] = {}
@@ -114,7 +115,7 @@ class Renderer:
 
     def _atoms(self, segment: Segment) -> list[str | int]:
         if segment.role is Role.PICTURE:
-            return [self._image_token]
+            return [self.image_token]
         if segment.role is Role.STOP and not segment.text:
             return [self._eos]
         if not segment.own:
@@ -131,7 +132,7 @@ class Renderer:
         for role, content in runs:
             piece = ids_of[content] if isinstance(content, str) else [content]
             if role is Role.PICTURE:
-                piece = piece * self._patches
+                piece = piece * self.patches
                 pictures += 1
             ids += piece
             labels += piece if role in (Role.ANSWER, Role.STOP) else [IGNORE_INDEX] * len(piece)

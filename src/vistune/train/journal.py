@@ -36,6 +36,10 @@ class Journal:
         self._log = MetricsLog(folder / "metrics.jsonl", first, events) if team.leads else None
         self._last = time.perf_counter()
 
+    def resume(self) -> None:
+        """What came between two steps, a save, is not the next one's time."""
+        self._last = time.perf_counter()
+
     def note(
         self, step: int, result: StepResult, optimizer: torch.optim.Optimizer, prepared: Prepared
     ) -> str:

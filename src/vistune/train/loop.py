@@ -193,13 +193,16 @@ class _Stage:
         if first:
             saves.load(first, model, optimizer)
             say(f"{self.title}: goes on with step {first + 1}")
-        with Journal(self.folder, self.place.out, first, model, self.team, self.precision) as journal:
-            with meter(self.title, steps, first) as progress:
-                for step, prepared in enumerate(loader.steps(first, steps), first):
-                    result = self._step(model, optimizer, prepared.batches, step, steps)
-                    progress.advance(journal.note(step, result, optimizer, prepared))
-                    if (step + 1) % self.recipe.run.save_steps == 0 and step + 1 < steps:
-                        saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to))
+        with (
+            Journal(self.folder, self.place.out, first, model, self.team, self.precision) as journal,
+            meter(self.title, steps, first) as progress,
+        ):
+            for step, prepared in enumerate(loader.steps(first, steps), first):
+                result = self._step(model, optimizer, prepared.batches, step, steps)
+                progress.advance(journal.note(step, result, optimizer, prepared))
+                if (step + 1) % self.recipe.run.save_steps == 0 and step + 1 < steps:
+                    saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to))
+                    journal.resume()
         if self.team.leads:
             draw_curves(read_all_metrics(self.place.out, self.recipe), self.place.out / "curves.png")
         model.eval()

@@ -49,9 +49,10 @@ def make_optimizer(model: Llava, stage: StageRecipe) -> torch.optim.AdamW:
             (stage.weight_decay, [p for p in trained if p.ndim > 1]),
             (0.0, [p for p in trained if p.ndim <= 1]),
         ):
-            peak = stage.rate_of(part)
             if chosen:
-                groups.append({"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay, "part": part})
+                peak = stage.rate_of(part)
+                group = {"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay, "part": part}
+                groups.append(group)
     return torch.optim.AdamW(groups, fused=True)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from vistune.data.audit.annotations import Annotated
 from vistune.data.audit.examine import FLAGS, Examined, Exchange
-from vistune.data.check.pictures import outside
-from vistune.data.images import UnusableImageError, open_image
+from vistune.data.images import UnusableImageError, open_image, outside
 from vistune.page.drawing import Overlay, category_hues, overlay
 from vistune.page.render import data_uri, load_template
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vistune.data.images import Flaw, UnusableImageError, open_image
+from vistune.data.images import Flaw, UnusableImageError, open_image, outside
 from vistune.processes import spread
 from vistune.progress import track
 
@@ -29,18 +28,6 @@ class Look:
 
     size: tuple[int, int] | None
     flaw: Flaw | None = None
-
-
-def outside(file: str) -> Flaw | None:
-    """Whether a file's name leads out of the folder of images, or is none.
-
-    The name alone decides: data come from strangers, while links in the folder are its owner's.
-    """
-    if not file.strip() or "\0" in file:
-        return Flaw("`image` is not a file name", repr(file))
-    if os.path.isabs(file) or os.pardir in re.split(r"[/\\]", file):
-        return Flaw("picture outside the folder of images", repr(file))
-    return None
 
 
 def look_at_all(files: Sequence[str], folder: Path, decode: bool, workers: int) -> Iterator[Look]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vistune.conversation import Conversation, from_json
 from vistune.data.check.length import LengthCheck
-from vistune.data.check.pictures import look_at_all, outside
+from vistune.data.check.pictures import look_at_all
 from vistune.data.check.record import faults_of, oddities_of
 from vistune.data.check.report import (
     CheckReport,
@@ -24,7 +24,7 @@ from vistune.data.check.report import (
     findings_file,
     summary_of,
 )
-from vistune.data.images import Flaw
+from vistune.data.images import Flaw, outside
 from vistune.data.json_stream import BrokenJsonError
 from vistune.data.records import Record, read_records
 from vistune.errors import Problem, VistuneError
