@@ -173,7 +173,7 @@ def run_theirs(
 
     ours = make_model(patches)
     ours.set_trained(set(PARTS[stage]))
-    whole = to_llava(ours, MODEL, llava_state(ours), None).train()
+    whole = as_transformers(ours).train()
     for name, weight in whole.named_parameters():
         weight.requires_grad_("linear_1" in name or (stage == "instruct" and "language_model" in name))
     if stage == "instruct":
@@ -202,6 +202,15 @@ def run_theirs(
     ]
     trainer = Trainer(whole, arguments, data_collator=lambda rows: padded(rows, size), train_dataset=rows)  # type: ignore[arg-type]
     return lambda: trainer.train() and None
+
+
+def as_transformers(model: Llava) -> Any:
+    """The same weights as ``LlavaForConditionalGeneration``, through files."""
+    from transformers import LlavaForConditionalGeneration
+
+    with tempfile.TemporaryDirectory() as folder:
+        to_llava(model, MODEL, llava_state(model), None).save_pretrained(folder)
+        return LlavaForConditionalGeneration.from_pretrained(folder)
 
 
 def padded(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Tensor]:
@@ -246,9 +255,7 @@ def resident() -> float:
 def gradient_error(patches: int, row_tokens: int) -> float:
     samples = make_samples("instruct", BATCH, patches)
     ours = make_model(patches).train()
-    whole = to_llava(ours, MODEL, llava_state(ours), None).train()
-    for parameter in whole.parameters():  # shared with ours so far
-        parameter.data = parameter.data.clone()
+    whole = as_transformers(ours).train()
     ours.set_trained({"connector", "llm"})
     corpus = Memory(samples)
     order = Order(corpus.selection, corpus.groups, BATCH, 0, share=True)
