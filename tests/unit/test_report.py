@@ -78,7 +78,9 @@ def write_training_data(out: Path, pictures: int) -> None:
 
 
 def write_metrics(out: Path, stage: str, losses: Sequence[float]) -> None:
-    rows = [{"step": i, "loss": loss, "learning_rate": 1e-3 / (i + 1)} for i, loss in enumerate(losses)]
+    rows = [
+        {"step": i, "loss": loss, "learning_rate": {"llm": 1e-3 / (i + 1)}} for i, loss in enumerate(losses)
+    ]
     write_lines(out / "train" / stage / "metrics.jsonl", rows)
 
 
@@ -215,7 +217,9 @@ def test_moving_average_starts_at_the_first_value_and_does_not_lag() -> None:
 
 
 def test_loss_curve_spans_the_plot_on_a_logarithmic_axis() -> None:
-    rows = [{"step": i, "loss": loss, "learning_rate": 1.0} for i, loss in enumerate((10.0, 1.0, 0.1))]
+    rows = [
+        {"step": i, "loss": loss, "learning_rate": {"llm": 1.0}} for i, loss in enumerate((10.0, 1.0, 0.1))
+    ]
     curve = loss_curve(rows, 0.1, 10.0)
     assert curve is not None
     assert curve.raw == "M0 0L500 500L1000 1000"

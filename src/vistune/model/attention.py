@@ -98,6 +98,7 @@ class _How:
     softcap: float | None
 
 
+@torch.compiler.disable  # a row's layout is new each time; compiled layers are cut here
 def attend(
     module: Any,
     query: Tensor,

@@ -76,6 +76,7 @@ class VisionEncoder(nn.Module):
         """``pixels`` [N, 3, H, W] -> features [N, patches, width]."""
         depth = int(self.backbone.config.num_hidden_layers)
         read = self.layer if self.layer >= 0 else depth + 1 + self.layer
+        pixels = pixels.to(next(self.backbone.parameters()).dtype)
         return _up_to(self.backbone, read)(pixels).last_hidden_state[:, self.dropped :]
 
     def train(self, mode: bool = True) -> VisionEncoder:

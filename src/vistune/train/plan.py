@@ -13,8 +13,8 @@ from vistune.progress import console
 from vistune.recipe import Recipe
 from vistune.template import Renderer, find_template
 from vistune.train.dry_run import plan_stage
-from vistune.train.loop import PRECISION
 from vistune.train.sketch import sketch
+from vistune.train.stage_run import PRECISION
 
 _IMAGE_TOKEN = -1  # no tokenizer's: it is only counted
 

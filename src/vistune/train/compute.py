@@ -1,0 +1,37 @@
+"""How a stage's model is computed: the precision of what is frozen, and what is traded for memory or time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vistune.model.llava import Llava
+from vistune.recipe import RunRecipe
+
+_PREFIXES = {"vision": ("model.vision_tower.",), "llm": ("model.language_model.", "lm_head.")}
+
+
+def set_up(model: Llava, run: RunRecipe, precision: torch.dtype) -> None:
+    """Prepare a model whose trained parts are set: frozen weights take the run's precision, and decoder
+    layers are checkpointed or compiled where the recipe says so."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(precision)
+    language_model = model.language_model
+    if run.checkpoint_activations:
+        enable = getattr(  # the older name of transformers 5's first releases
+            language_model, "activation_checkpointing_enable", language_model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
+    if run.compile:
+        for layer in language_model.get_decoder().layers:
+            layer.compile(dynamic=True)
+
+
+def exact_frozen(state: dict[str, Tensor], frozen: set[str], whole: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with the weights of wholly ``frozen`` parts as ``whole`` has them: not rounded.
+
+    Both are states of :func:`vistune.model.hf.llava_state`.
+    """
+    prefixes = tuple(prefix for part in frozen & _PREFIXES.keys() for prefix in _PREFIXES[part])
+    return {name: whole[name] if prefixes and name.startswith(prefixes) else x for name, x in state.items()}

@@ -1,0 +1,207 @@
+"""One stage of a run, from its data to its checkpoint, on one process of the team."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vistune.data.batch import Batch
+from vistune.data.corpus import Corpus, load_corpus
+from vistune.data.pixels import PixelStore
+from vistune.errors import count_by_reason, write_problems
+from vistune.model.adapters import add_adapters
+from vistune.model.checkpoint import Checkpoint, join_parts, load_checkpoint, save_checkpoint
+from vistune.model.hf import llava_state
+from vistune.model.llava import Llava
+from vistune.progress import meter, say
+from vistune.recipe import Recipe
+from vistune.train.compute import exact_frozen, set_up
+from vistune.train.curves import draw_curves
+from vistune.train.feed import Features, Pictures, Pixels
+from vistune.train.journal import Journal
+from vistune.train.loader import Loader
+from vistune.train.metrics import read_metrics
+from vistune.train.order import Order, count_steps
+from vistune.train.parallel import Team, shard
+from vistune.train.saves import Saves
+from vistune.train.stage import StepResult, make_optimizer, optimizer_step, schedule
+
+PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_MANY = 1_000_003  # more than a stage has steps
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a run reads, and where it writes."""
+
+    data: Path
+    images: Path
+    out: Path
+
+
+class StageRun:
+    """A stage, about to run.
+
+    Args:
+        number: from 1.
+        before: the checkpoint of the stage before; None for the first.
+    """
+
+    def __init__(
+        self, number: int, name: str, recipe: Recipe, place: Place, team: Team, before: Path | None
+    ) -> None:
+        self._title = f"stage {number} ({name})"
+        self._name, self._recipe, self._place, self._team, self._before = name, recipe, place, team, before
+        self._stage, self._run = recipe.stages[name], recipe.run
+        self._folder = place.out / name
+        self._precision = PRECISION[recipe.precision]
+
+    def run(self) -> None:
+        """Train the stage, from its last save where there is one, and write its checkpoint.
+
+        Raises:
+            VistuneError: data, parts or settings do not allow it; or no room is left.
+        """
+        checkpoint = self._begin()
+        counts = checkpoint.model.set_trained(set(self._stage.trains))
+        corpus = self._corpus(checkpoint)
+        steps = count_steps(self._stage, len(corpus.selection))
+        self._announce(counts, corpus, steps)
+        checkpoint.model.to(self._team.device)
+        set_up(checkpoint.model, self._run, self._precision)
+        pictures = self._pictures(checkpoint, corpus)
+        shard(checkpoint.model, self._team, self._precision)
+        loader = self._loader(checkpoint, corpus, pictures)
+        saves = Saves(self._folder / "saves", self._run.keep, self._team)
+        self._learn(checkpoint, loader, saves, steps)
+        self._finish(checkpoint, corpus, pictures)
+        saves.finish()
+        self._team.wait()
+
+    def _begin(self, adapted: bool = True) -> Checkpoint:
+        """The stage's beginning, in float32 on the CPU."""
+        lora = self._stage.lora if adapted else None
+        quantise = lora.quantise if lora else None
+        if self._before is None:
+            checkpoint = join_parts(self._recipe.model, self._recipe.seed, self._stage.template, quantise)
+        else:
+            template = self._recipe.template_of(self._name)
+            checkpoint = load_checkpoint(self._before, quantise).with_recipe(template=template)
+        if lora:
+            add_adapters(checkpoint.model.language_model, lora, self._recipe.seed)
+        return checkpoint
+
+    def _corpus(self, checkpoint: Checkpoint) -> Corpus:
+        with self._team.leader_first():
+            corpus = load_corpus(
+                self._stage,
+                self._place.data,
+                self._place.images,
+                checkpoint.renderer,
+                self._recipe.model.max_length,
+                self._recipe.seed,
+                self._place.out / "cache",
+                self._recipe.model.picture,
+            )
+        return corpus
+
+    def _announce(self, counts: dict[str, int], corpus: Corpus, steps: int) -> None:
+        if not self._team.leads:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_problems(self._folder / "set_aside.jsonl", corpus.problems)
+        trained = ", ".join(f"{name} ({count:,})" for name, count in counts.items() if count)
+        frozen = ", ".join(name for name, count in counts.items() if not count)
+        chosen = corpus.selection
+        tokens, supervised = int(corpus.lengths[chosen].sum()), int(corpus.supervised[chosen].sum())
+        say(f"{self._title}: trains {trained}; frozen: {frozen}")
+        say(
+            f"{self._title}: {len(chosen):,} samples, {tokens:,} tokens, {supervised:,} of them supervised; "
+            f"{steps:,} steps of {self._stage.batch_size}"
+        )
+        if corpus.cut:
+            say(f"{self._title}: cut at a turn's end, as longer than max_length: {corpus.cut}")
+        for reason, count in count_by_reason(corpus.problems).items():
+            say(f"{self._title}: set aside: {count} x {reason}")
+
+    def _pictures(self, checkpoint: Checkpoint, corpus: Corpus) -> Pictures:
+        store = PixelStore(corpus.sources, checkpoint.preprocess, workers=self._run.workers)
+        pixels = Pixels(store, checkpoint.preprocess.size)
+        if self._run.features == "compute":
+            return pixels
+        with self._team.leader_first():
+            kept = self._place.out / "cache" / "features"
+            features = Features(kept, checkpoint.model.vision, self._precision)
+            features.add(corpus.pictures(), pixels, self._team.device)
+        return features
+
+    def _loader(self, checkpoint: Checkpoint, corpus: Corpus, pictures: Pictures) -> Loader:
+        share = self._run.share_images
+        order = Order(corpus.selection, corpus.groups, self._stage.batch_size, self._recipe.seed, share)
+        return Loader(
+            corpus,
+            order,
+            pictures,
+            self._team,
+            checkpoint.model.image_token,
+            self._run.row_tokens,
+            share,
+            self._run.bad_pictures,
+        )
+
+    def _learn(self, checkpoint: Checkpoint, loader: Loader, saves: Saves, steps: int) -> None:
+        model, first = checkpoint.model.train(), saves.latest()
+        optimizer = make_optimizer(model, self._stage)
+        if first:
+            saves.load(first, model, optimizer)
+            say(f"{self._title}: goes on with step {first + 1}")
+        with (
+            Journal(self._folder, self._place.out, first, model, self._team, self._precision) as journal,
+            meter(self._title, steps, first) as progress,
+        ):
+            for step, prepared in enumerate(loader.steps(first, steps), first):
+                result = self._step(model, optimizer, prepared.batches, step, steps)
+                progress.advance(journal.note(step, result, optimizer, prepared))
+                if (step + 1) % self._run.save_steps == 0 and step + 1 < steps:
+                    saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to))
+                    journal.resume()
+        model.eval()
+
+    def _step(
+        self, model: Llava, optimizer: torch.optim.Optimizer, batches: list[Batch], step: int, steps: int
+    ) -> StepResult:
+        # Dropout, too, is a function of the step's number.
+        torch.manual_seed((self._recipe.seed * _MANY + step) * self._team.size + self._team.rank)
+        return optimizer_step(
+            model,
+            optimizer,
+            [batch.to(self._team.device) for batch in batches],
+            schedule(step, steps, self._stage.warmup_ratio),
+            self._stage.max_gradient_norm,
+            self._precision,
+            self._team,
+        )
+
+    def _finish(self, checkpoint: Checkpoint, corpus: Corpus, pictures: Pictures) -> None:
+        if self._team.leads:
+            broken = pictures.broken.values()
+            write_problems(self._folder / "set_aside.jsonl", [*corpus.problems, *broken])
+            for problem in broken:
+                say(f"{self._title}: not learned from: {problem.place}: {problem.reason}")
+            logs = {name: self._place.out / name / "metrics.jsonl" for name in self._recipe.stages}
+            rows = {name: read_metrics(log) for name, log in logs.items() if log.exists()}
+            draw_curves(rows, self._place.out / "curves.png")
+        self._save(checkpoint, self._folder / "checkpoint")
+
+    def _save(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """All processes gather the weights; the leader writes them."""
+        state = llava_state(checkpoint.model)
+        if not self._team.leads:
+            return
+        if self._precision is not torch.float32:
+            frozen = checkpoint.model.parts().keys() - set(self._stage.trains)
+            state = exact_frozen(state, set(frozen), llava_state(self._begin(adapted=False).model))
+        run = {"recipe": self._recipe.model_dump(mode="json"), "stage": self._name}
+        save_checkpoint(checkpoint, folder, run, state=state)
