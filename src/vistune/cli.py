@@ -242,7 +242,7 @@ def train(
     if devices is not None and not dry_run:
         raise VistuneError("--devices is for --dry-run; a run takes as many as torchrun starts.")
     if dry_run:
-        from vistune.train.plan import plan_run
+        from vistune.train.plan.command import plan_run
 
         plan_run(described, data, images, devices)
         return

@@ -10,9 +10,9 @@ from vistune.conversation import IGNORE_INDEX
 from vistune.data.pack import plant
 from vistune.recipe import ModelRecipe, load_recipe
 from vistune.template import Encoded
-from vistune.train.dry_run import Padding, choose_trees, padding_avoided, plan_stage
-from vistune.train.estimate import GIB
-from vistune.train.sketch import sketch
+from vistune.train.plan.dry_run import Padding, choose_trees, padding_avoided, plan_stage
+from vistune.train.plan.estimate import GIB
+from vistune.train.plan.sketch import sketch
 
 
 def arrays(*records):

@@ -11,9 +11,9 @@ from vistune.model.connector import Connector
 from vistune.model.llava import Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, ModelRecipe, load_recipe
-from vistune.train.activations import measure_activations
-from vistune.train.estimate import GIB, MemoryEstimate, estimate_stage, remedies
-from vistune.train.sketch import set_stage, sketch
+from vistune.train.plan.activations import measure_activations
+from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.plan.sketch import set_stage, sketch
 
 BF16, FP32 = torch.bfloat16, torch.float32
 LORA = LoraRecipe(rank=8, alpha=16, dropout=0.05)

@@ -227,7 +227,7 @@ def make_row(**pictures):
         (
             {"pixels": torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE), "picture_order": torch.tensor([0, 1, 0])},
             2,
-            3,
+            2,
         ),
         ({"features": torch.zeros(2, 4, 24)}, 0, 2),
     ],

@@ -6,7 +6,7 @@ from tests.small_tokenizers import TOKENIZERS
 from vistune.conversation import Conversation, Picture, Turn
 from vistune.data.pack import Tree
 from vistune.template import Renderer, find_template
-from vistune.train.preview import marked, pieces, preview, tree_in_words
+from vistune.train.plan.preview import marked, pieces, preview, tree_in_words
 
 PATCHES = 4
 

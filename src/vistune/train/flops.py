@@ -64,7 +64,7 @@ class ModelFlops:
     def of_batches(self, batches: Sequence[Batch], pairs: int) -> float:
         """Operations of a step's rows; ``pairs`` of query and key, as ``attended_pairs`` counts them."""
         pictures = sum(0 if batch.pixels is None else len(batch.pixels) for batch in batches)
-        patches = sum(self.patches * _places(batch) for batch in batches)
+        patches = sum(self.patches * _pictures(batch) for batch in batches)
         return (
             self.token * sum(batch.tokens for batch in batches)
             + self.prediction * sum(len(batch.targets) for batch in batches)
@@ -110,10 +110,8 @@ def peak_of_name(name: str) -> float | None:
     return next((peak for pattern, peak in _PEAKS if re.search(pattern, name)), None)
 
 
-def _places(batch: Batch) -> int:
-    """How often a picture stands in a row; each time it is connected anew."""
-    if batch.picture_order is not None:
-        return len(batch.picture_order)
+def _pictures(batch: Batch) -> int:
+    """How many different pictures a row shows; each is connected once."""
     pictures = batch.pixels if batch.features is None else batch.features
     return 0 if pictures is None else len(pictures)
 

@@ -15,10 +15,10 @@ from vistune.data.corpus import Corpus
 from vistune.data.pack import Tree, fill_rows, plant
 from vistune.model.llava import Llava
 from vistune.recipe import Recipe
-from vistune.train.estimate import GIB, MemoryEstimate, estimate_stage, remedies
 from vistune.train.order import Order, count_steps
-from vistune.train.preview import preview
-from vistune.train.sketch import set_stage
+from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.plan.preview import preview
+from vistune.train.plan.sketch import set_stage
 
 _TREES_TO_CHOOSE_FROM = 256
 _SHOWN = 3  # samples
@@ -55,7 +55,7 @@ class StagePlan:
         steps, batch_size: optimizer steps of the whole stage, and samples of each.
         memory: an estimate, and what would help where it does not fit.
         device_memory: bytes of a device, where that is known.
-        preview: see :func:`vistune.train.preview.preview`.
+        preview: see :func:`vistune.train.plan.preview.preview`.
     """
 
     name: str
@@ -117,7 +117,7 @@ def plan_stage(
     """Count what stage ``name`` would do with ``corpus``.
 
     Args:
-        model: a :func:`vistune.train.sketch.sketch`; it is left as it is.
+        model: a :func:`vistune.train.plan.sketch.sketch`; it is left as it is.
         device_memory: bytes of one device; None: nothing is said about whether the stage fits.
     """
     stage, run, chosen = recipe.stages[name], recipe.run, corpus.selection

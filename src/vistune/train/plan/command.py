@@ -12,8 +12,8 @@ from vistune.model.parts import read_tokenizer
 from vistune.progress import console
 from vistune.recipe import Recipe
 from vistune.template import Renderer, find_template
-from vistune.train.dry_run import plan_stage
-from vistune.train.sketch import sketch
+from vistune.train.plan.dry_run import plan_stage
+from vistune.train.plan.sketch import sketch
 from vistune.train.stage_run import PRECISION
 
 _IMAGE_TOKEN = -1  # no tokenizer's: it is only counted

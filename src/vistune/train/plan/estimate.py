@@ -18,8 +18,8 @@ from vistune.model.adapters import has_adapters
 from vistune.model.llava import Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, RunRecipe, StageRecipe
-from vistune.train.activations import measure_activations
-from vistune.train.sketch import count_parameters, set_stage
+from vistune.train.plan.activations import measure_activations
+from vistune.train.plan.sketch import count_parameters, set_stage
 
 GIB = 2**30
 _MASTER, _MOMENTS = 4, 8  # bytes of a trained parameter in float32, and of AdamW's two moments
