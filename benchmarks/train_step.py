@@ -87,7 +87,7 @@ def make_model(patches: int) -> Llava:
     return Llava(encoder, Connector("linear", 256, 384), LlamaForCausalLM(llm), IMAGE)
 
 
-def make_samples(stage: str, count: int, patches: int) -> list[Encoded]:
+def make_samples(stage: str, count: int, patches: int, question_first: float) -> list[Encoded]:
     rng = random.Random(f"samples/{stage}")
 
     def words(mean: float) -> list[int]:
@@ -97,7 +97,8 @@ def make_samples(stage: str, count: int, patches: int) -> list[Encoded]:
     pictures = count if stage == "align" else round(count / DIALOGUES_A_PICTURE)
     samples = []
     for number in range(count):
-        ids = [*system, *[IMAGE] * patches]
+        before = words(12) if rng.random() < question_first else []
+        ids = [*system, *before, *[IMAGE] * patches]
         labels = [IGNORE_INDEX] * len(ids)
         kind = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
         turns, length = (1, 130) if kind == "detail" else (1, 200)
@@ -126,7 +127,11 @@ class Memory:
         self.lengths = np.array([len(s.ids) for s in samples])
         self.supervised = np.array([s.supervised for s in samples])
         self.prefixes = np.array([shared_length(np.array(s.ids), np.array(s.labels), IMAGE) for s in samples])
-        self.groups = np.array([int(s.pictures[0]) for s in samples])
+        starts = [
+            (tuple(s.ids[:prefix]), s.pictures[0]) for s, prefix in zip(samples, self.prefixes, strict=True)
+        ]
+        numbers = {start: number for number, start in enumerate(dict.fromkeys(starts))}
+        self.groups = np.array([numbers[start] for start in starts])
         self.selection = np.arange(len(samples))
 
     def __getitem__(self, number: int) -> Encoded:
@@ -230,9 +235,10 @@ def padded(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Tensor]:
     }
 
 
-def measure(variant: str, stage: str, count: int, patches: int, row_tokens: int) -> dict[str, float]:
+def measure(variant: str, stage: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Samples/s and memory of one variant, in this process."""
-    samples = make_samples(stage, count, patches)
+    count, patches, row_tokens = arguments.samples, arguments.patches, arguments.row_tokens
+    samples = make_samples(stage, count, patches, arguments.question_first)
     with tempfile.TemporaryDirectory() as folder:
         if variant == "ours":
             work = run_ours(stage, samples, patches, row_tokens)
@@ -253,7 +259,7 @@ def resident() -> float:
 
 
 def gradient_error(patches: int, row_tokens: int) -> float:
-    samples = make_samples("instruct", BATCH, patches)
+    samples = make_samples("instruct", BATCH, patches, 0.25)
     ours = make_model(patches).train()
     whole = as_transformers(ours).train()
     ours.set_trained({"connector", "llm"})
@@ -288,7 +294,7 @@ def compare(
     for number in range(arguments.rounds):
         for variant in variants:
             command = [sys.executable, __file__, "--one", variant, "--stage", stage]
-            for option in ("samples", "patches", "row_tokens"):
+            for option in ("samples", "patches", "row_tokens", "question_first"):
                 command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
             told = subprocess.run(command, capture_output=True, text=True, check=False)
             if told.returncode:
@@ -308,12 +314,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--patches", type=int, default=256, help="a square: 256 as CLIP-L at 224 px, or 576")
     parser.add_argument("--row-tokens", type=int, default=2048)
+    parser.add_argument(
+        "--question-first", type=float, default=0.0, help="share of samples that cannot share their picture"
+    )
     parser.add_argument("--one", choices=["ours", "padded", "grouped"], help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=list(PARTS), default="instruct", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        sizes = (arguments.samples, arguments.patches, arguments.row_tokens)
-        print(json.dumps(measure(arguments.one, arguments.stage, *sizes)))
+        print(json.dumps(measure(arguments.one, arguments.stage, arguments)))
         return
     instruct = compare("instruct", ("ours", "padded", "grouped"), arguments)
     align = compare("align", ("ours", "padded", "grouped"), arguments)
@@ -330,6 +338,7 @@ def main() -> None:
         "samples": arguments.samples,
         "patches": arguments.patches,
         "row_tokens": arguments.row_tokens,
+        "question_first": arguments.question_first,
         "threads": torch.get_num_threads(),
     }
     text = json.dumps(figures, indent=2)
