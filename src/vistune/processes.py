@@ -20,11 +20,11 @@ def spread(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) 
     if workers == 1 or len(tasks) <= _CHUNK:
         yield from map(work, tasks)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_live_with_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=live_with_parent) as pool:
         yield from pool.map(work, tasks, chunksize=_CHUNK)
 
 
-def _live_with_parent() -> None:
+def live_with_parent() -> None:
     """Ctrl-C is for the process that the user started: it ends its workers, however it ends itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()

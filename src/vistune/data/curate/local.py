@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from multiprocessing import get_context
 
 from vistune.data.curate.phrases import Block, BlockPhrases, Extractor, Parser
 from vistune.errors import VistuneError
+from vistune.processes import live_with_parent
 
 _AHEAD = 3  # blocks on their way for each process: none waits, and memory stays bounded
 
@@ -48,8 +48,7 @@ def extract_locally(blocks: Iterable[Block], parser: Parser, workers: int) -> It
 
 def _start(parser: Parser) -> None:
     global _extractor
-    # Ctrl-C is for the process that the user started; it ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    live_with_parent()
     # spaCy imports torch where it finds it: seconds and 200 MB for each process, and no use to this model.
     if not parser.model.endswith("_trf"):
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
