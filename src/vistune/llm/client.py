@@ -172,8 +172,10 @@ class LlmClient:
         """The raw body of the endpoint's answer."""
         posting: Awaitable[Any] = self._library().chat.completions.with_raw_response.create(
             model=request.model,
-            messages=request.body()["messages"],
-            extra_body=request.parameters,
+            # In the extra body they are sent as they are: the library looks at every part of `messages`
+            # for something to rename, which takes it longer than all the rest of a request.
+            messages=[],
+            extra_body={**request.parameters, "messages": request.body()["messages"]},
         )
         # The library's time-out is for each read; a reply that trickles must end, too.
         try:
