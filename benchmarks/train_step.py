@@ -1,6 +1,6 @@
 """Training steps, side by side: vistune's packed trees against transformers' Trainer with a padding collator.
 
-    python benchmarks/train_step.py --json FILE [--samples 96] [--rounds 3] [--patches 256]
+    python benchmarks/train_step.py --json FILE [--samples 64] [--rounds 2] [--patches 576]
 
 Same weights (a random LLaVA of a few million parameters), same samples, fp32, batches of 8, on this machine.
 Each variant runs in a process of its own, in turn, ``--rounds`` times; a ratio is that of the medians over
@@ -310,9 +310,9 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--samples", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--patches", type=int, default=256, help="a square: 256 as CLIP-L at 224 px, or 576")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--patches", type=int, default=576, help="a square: 576 as CLIP-L at 336 px, 256 at 224")
     parser.add_argument("--row-tokens", type=int, default=2048)
     parser.add_argument(
         "--question-first", type=float, default=0.0, help="share of samples that cannot share their picture"
