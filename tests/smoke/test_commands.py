@@ -294,3 +294,29 @@ def test_real_photographs_from_annotations_to_an_answer(coco_mini, tmp_path):
     ).stdout.strip()
     picture = sorted(photographs.iterdir())[0]
     assert vistune("chat", trained, "--image", picture, "--ask", "What is in the picture?").stdout.strip()
+
+
+def test_llavas_own_pairs_and_real_photographs_train_through_both_stages(coco_mini, tmp_path):
+    pairs = coco_mini.parent / "llava-pretrain-200"
+    if not pairs.is_dir():
+        pytest.skip("needs ../shared/data/llava-pretrain-200, which is not part of the repository")
+    annotations, photographs = coco_mini / "annotations", coco_mini / "train2017"
+    data = tmp_path / "data"
+    vistune(
+        "generate",
+        "--captions", annotations / "captions_train2017.json",
+        "--instances", annotations / "instances_train2017.json",
+        "--images", photographs,
+        "--out", data,
+        "--limit", 20,
+    )  # fmt: skip
+    (data / "chat.json").write_bytes(next(pairs.glob("*.json")).read_bytes())
+    images = json.dumps({"chat.json": {"images": str(pairs / "images")}})
+    done = vistune(
+        "train", "starter", "--data", data, "--images", photographs, "--out", tmp_path / "run",
+        f"stages.align.data={images}", *SHORT,
+    )  # fmt: skip
+    assert "stage 1 (align): 200 samples" in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run/align/metrics.jsonl").read_text().splitlines()]
+    assert [row["samples"] for row in rows] == [32, 32]
+    assert done.stdout.strip().endswith("instruct/checkpoint")
