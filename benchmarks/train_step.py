@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py --json FILE [--samples 64] [--rounds 2] [--patches 576]
 
-Same weights (a random LLaVA of a few million parameters), same samples, fp32, batches of 8, on this machine.
+Same weights (a random LLaVA of some 18 million parameters), same samples, fp32, batches of 8.
 Each variant runs in a process of its own, in turn, ``--rounds`` times; a ratio is that of the medians over
 rounds of samples/s. Keys:
 
@@ -61,7 +61,7 @@ DIALOGUES_A_PICTURE = 1.94
 
 
 def make_model(patches: int) -> Llava:
-    """4 layers of width 384 (12M parameters) behind a CLIP of 6 layers of width 256."""
+    """4 layers of width 384 (13M parameters) behind a CLIP of 6 layers of width 256 (5M)."""
     from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -312,7 +312,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--patches", type=int, default=576, help="a square: 576 as CLIP-L at 336 px, 256 at 224")
+    parser.add_argument(
+        "--patches", type=int, default=576, help="a square: 576 as CLIP-L at 336 px, 256 at 224"
+    )
     parser.add_argument("--row-tokens", type=int, default=2048)
     parser.add_argument(
         "--question-first", type=float, default=0.0, help="share of samples that cannot share their picture"

@@ -243,3 +243,25 @@ def test_a_full_disk_at_a_save_leaves_the_save_before(recipe, data, images, tmp_
     train(every, data, images, tmp_path / "run")
     train(recipe, data, images, tmp_path / "whole")
     assert losses(tmp_path / "run", recipe) == losses(tmp_path / "whole", recipe)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("you can't allocate memory: 9 bytes")],
+)
+def test_out_of_memory_says_what_to_change(recipe, data, images, tmp_path, monkeypatch, error):
+    def exhausted(*args):
+        raise error
+
+    monkeypatch.setattr(stage_run, "optimizer_step", exhausted)
+    with pytest.raises(VistuneError, match=r"run\.row_tokens` below 4096, `run\.checkpoint_activations"):
+        train(recipe, data, images, tmp_path / "run")
+
+
+def test_other_errors_of_a_step_are_not_explained_away(recipe, data, images, tmp_path, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(stage_run, "optimizer_step", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(recipe, data, images, tmp_path / "run")

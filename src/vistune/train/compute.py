@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
+from vistune.errors import VistuneError
 from vistune.model.llava import Llava
 from vistune.recipe import RunRecipe
 
@@ -26,6 +30,28 @@ def set_up(model: Llava, run: RunRecipe, precision: torch.dtype) -> None:
     if run.compile:
         for layer in language_model.get_decoder().layers:
             layer.compile(dynamic=True)
+
+
+@contextmanager
+def explained_out_of_memory(run: RunRecipe) -> Iterator[None]:
+    """Tell what to change where a step runs out of memory.
+
+    Raises:
+        VistuneError: in the place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on the CPU it has no name of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        remedies = [f"`run.row_tokens` below {run.row_tokens}"]
+        if not run.checkpoint_activations:
+            remedies.append("`run.checkpoint_activations: true`")
+        remedies += ["more devices", "`lora`"]
+        raise VistuneError(
+            f"A step ran out of memory. In this order, try: {', '.join(remedies)}. None of the first changes "
+            "what is learned, and the same command goes on; `--dry-run` says what takes the memory."
+        ) from error
 
 
 def exact_frozen(state: dict[str, Tensor], frozen: set[str], whole: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
 from vistune.progress import meter, say
 from vistune.recipe import Recipe
-from vistune.train.compute import exact_frozen, set_up
+from vistune.train.compute import exact_frozen, explained_out_of_memory, set_up
 from vistune.train.curves import draw_curves
 from vistune.train.feed import Features, Pictures, Pixels
 from vistune.train.journal import Journal
@@ -174,15 +174,16 @@ class StageRun:
     ) -> StepResult:
         # Dropout, too, is a function of the step's number.
         torch.manual_seed((self._recipe.seed * _MANY + step) * self._team.size + self._team.rank)
-        return optimizer_step(
-            model,
-            optimizer,
-            [batch.to(self._team.device) for batch in batches],
-            schedule(step, steps, self._stage.warmup_ratio),
-            self._stage.max_gradient_norm,
-            self._precision,
-            self._team,
-        )
+        with explained_out_of_memory(self._run):
+            return optimizer_step(
+                model,
+                optimizer,
+                [batch.to(self._team.device) for batch in batches],
+                schedule(step, steps, self._stage.warmup_ratio),
+                self._stage.max_gradient_norm,
+                self._precision,
+                self._team,
+            )
 
     def _finish(self, checkpoint: Checkpoint, corpus: Corpus, pictures: Pictures) -> None:
         if self._team.leads:
