@@ -328,7 +328,7 @@ def quickstart(
 
 @starter.command("build")
 def starter_build(out: Out, seed: Seed = 0) -> None:
-    """Rebuild the embedded parts from seeds (about an hour on two cores)."""
+    """Rebuild the embedded parts from seeds (about two hours on two cores)."""
     from vistune.starter.build import build
 
     build(out, seed)
