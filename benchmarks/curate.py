@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from vistune.data.curate import Settings, curate
-from vistune.data.curate.local import all_cores, extract_locally
+from vistune.data.curate.local import extract_locally
 from vistune.data.curate.phrases import Normalisation, find_parser
 from vistune.data.curate.source import Source, in_blocks
+from vistune.processes import all_cores
 from vistune.progress import say, track
 
 CC3M = (

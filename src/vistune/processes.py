@@ -15,6 +15,11 @@ Result = TypeVar("Result")
 _CHUNK = 16
 
 
+def all_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def spread(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
     """Results of ``work`` in the order of ``tasks``; with one worker, or few tasks, in this process."""
     if workers == 1 or len(tasks) <= _CHUNK:

@@ -143,7 +143,7 @@ def test_packed_on_a_gpu_equals_one_by_one_on_the_cpu(model):
 def test_logits_in_chunks_give_the_same(model, monkeypatch):
     trees = plant(range(len(SAMPLES)), LENGTHS, PREFIXES, GROUPS)
     whole = learn(model, [trees])
-    monkeypatch.setattr(llava, "_LOGITS_AT_ONCE", 4 * model.language_model.config.vocab_size)
+    monkeypatch.setattr(llava, "LOGITS_AT_ONCE", 4 * model.language_model.config.vocab_size)
     assert_same(learn(model, [trees]), whole)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistune.data.images import Flaw, Preprocessor, UnusableImageError, find_flaw, look, open_image
+from vistune.data.images import Flaw, Preprocessor, UnusableImageError, look, open_image
 from vistune.data.pixels import PixelStore
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -30,6 +30,15 @@ def stripes(width: int, height: int, *colours: tuple[int, int, int]) -> Image.Im
 def saved(picture: Image.Image, path: Path) -> Path:
     picture.save(path)
     return path
+
+
+def find_flaw(path: Path) -> Flaw | None:
+    """Why the picture cannot be used, or None where it can."""
+    try:
+        open_image(path)
+    except UnusableImageError as error:
+        return error.flaw
+    return None
 
 
 # Decoding

@@ -211,6 +211,31 @@ def test_adapters_are_trained_and_merged(parts, data, images, tmp_path):
     assert not any("embed_tokens" in key or "lm_head" in key or "norm" in key for key in changed)
 
 
+def test_adapters_go_on_from_a_save_as_if_nothing_had_happened(parts, data, images, tmp_path, monkeypatch):
+    pytest.importorskip("peft", reason="needs peft: pip install 'vistune[lora]'")
+    recipe = make_recipe(parts)
+    lora = LoraRecipe(rank=2, alpha=4, dropout=0.1)
+    stage = recipe.stages["instruct"].model_copy(update={"lora": lora, "max_steps": 4})
+    recipe = recipe.model_copy(update={"stages": {"instruct": stage}, "run": RunRecipe(save_steps=2)})
+    train(recipe, data, images, tmp_path / "whole")
+    take_step, calls = stage_run.optimizer_step, []
+
+    def interrupted(*args):
+        calls.append(None)
+        if len(calls) == 4:  # a step after the save
+            raise KeyboardInterrupt
+        return take_step(*args)
+
+    monkeypatch.setattr(stage_run, "optimizer_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, images, tmp_path / "parted")
+    monkeypatch.setattr(stage_run, "optimizer_step", take_step)
+    train(recipe, data, images, tmp_path / "parted")
+    assert losses(tmp_path / "parted", recipe) == losses(tmp_path / "whole", recipe)
+    whole, parted = (weights(tmp_path / run / "instruct" / "checkpoint") for run in ("whole", "parted"))
+    assert all(torch.equal(whole[key], parted[key]) for key in whole)
+
+
 # Measured on a CPU with torch 2.13 and transformers 5.23. A change that alters these losses alters what is
 # learned: say so, and why, where you write new ones.
 GOLDEN = {"align": [7.300539, 7.141963, 6.975920], "instruct": [7.290764, 7.140146, 6.817008]}

@@ -82,15 +82,6 @@ def look(source: Path | BinaryIO, name: str) -> Flaw | None:
         return error.flaw
 
 
-def find_flaw(path: Path) -> Flaw | None:
-    """Why the picture cannot be used, or None where it can."""
-    try:
-        open_image(path)
-    except UnusableImageError as error:
-        return error.flaw
-    return None
-
-
 @contextmanager
 def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """A picture of a bearable size; what goes wrong in the ``with`` block counts as the picture's fault."""

@@ -64,24 +64,6 @@ def has_adapters(module: nn.Module) -> bool:
     return any(True for _ in _adapter_parameters(module))
 
 
-def adapter_state(language_model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' weights by name, to be saved with a run's state. Not copies."""
-    return {name: parameter.detach() for name, parameter in _adapter_parameters(language_model)}
-
-
-def load_adapter_state(language_model: nn.Module, state: dict[str, Tensor]) -> None:
-    """The inverse of :func:`adapter_state`.
-
-    Raises:
-        VistuneError: the weights are those of other adapters.
-    """
-    mine = adapter_state(language_model)
-    if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in state.items()}:
-        raise VistuneError("The saved adapters are not this recipe's. Keep `lora.rank`, or start anew.")
-    for name, tensor in mine.items():
-        tensor.copy_(state[name])
-
-
 @torch.no_grad()
 def merge_adapters(module: nn.Module) -> dict[str, Tensor]:
     """``module``'s state with adapters merged, under the names it had without them; ``module`` is untouched.

@@ -18,7 +18,7 @@ from vistune.model.attention import Layout, given_mask, prepare
 from vistune.model.connector import Connector
 from vistune.model.vision import VisionEncoder
 
-_LOGITS_AT_ONCE = 2**25  # elements; more are computed in chunks, and again in the backward pass
+LOGITS_AT_ONCE = 2**25  # elements; more are computed in chunks, and again in the backward pass
 
 
 class Llava(nn.Module):
@@ -48,7 +48,7 @@ class Llava(nn.Module):
         """Sum of the cross-entropy over the M places that predict what is trained on; only these go through
         the LM head."""
         hidden, targets = self._hidden(batch), batch.targets
-        chunk = max(1, _LOGITS_AT_ONCE // self.language_model.config.vocab_size)
+        chunk = max(1, LOGITS_AT_ONCE // self.language_model.config.vocab_size)
         if len(targets) <= chunk:
             return self._cross_entropy(hidden, targets)
         losses = [

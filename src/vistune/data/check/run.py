@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vistune.conversation import Conversation, from_json
 from vistune.data.check.length import LengthCheck
@@ -28,6 +26,7 @@ from vistune.data.images import Flaw, outside
 from vistune.data.json_stream import BrokenJsonError
 from vistune.data.records import Record, read_records
 from vistune.errors import Problem, VistuneError
+from vistune.processes import all_cores
 from vistune.progress import say
 
 _SECONDS_BETWEEN_NEWS = 10.0
@@ -73,7 +72,7 @@ def check(data: Path, images: Path | None, settings: CheckSettings, tell: Teller
     checker.read_all()
     looked = None
     if images is not None:
-        looked = checker.look_at_pictures(images, settings.decode, settings.workers or _cores())
+        looked = checker.look_at_pictures(images, settings.decode, settings.workers or all_cores())
     return checker.report(looked)
 
 
@@ -221,8 +220,3 @@ def _hash(parts: Sequence[str]) -> int:
     """64 bits: among a million records, two different ones share theirs with a chance of 1 in 37 million."""
     text = "\0".join(parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-
-
-def _cores() -> int:
-    getter: Any = getattr(os, "sched_getaffinity", None)
-    return len(getter(0)) if getter else os.cpu_count() or 1

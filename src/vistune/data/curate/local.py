@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,11 +16,6 @@ from vistune.processes import live_with_parent
 _AHEAD = 3  # blocks on their way for each process: none waits, and memory stays bounded
 
 _extractor: Extractor  # of a worker process, which has no other work
-
-
-def all_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def extract_locally(blocks: Iterable[Block], parser: Parser, workers: int) -> Iterator[BlockPhrases]:

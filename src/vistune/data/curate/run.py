@@ -18,7 +18,7 @@ import numpy as np
 from vistune import __version__
 from vistune.conversation import Conversation, ask, gpt, human, to_json
 from vistune.data.curate.index import IndexWriter, PhraseIndex, Postings, mapped
-from vistune.data.curate.local import all_cores, extract_locally
+from vistune.data.curate.local import extract_locally
 from vistune.data.curate.phrases import BLOCK, Engine, Parser, find_parser
 from vistune.data.curate.plot import plot_frequencies
 from vistune.data.curate.select import select
@@ -27,6 +27,7 @@ from vistune.data.curate.source import Source
 from vistune.data.records import write_records, writing
 from vistune.errors import VistuneError, write_problems
 from vistune.folders import claim
+from vistune.processes import all_cores
 from vistune.progress import meter, say
 from vistune.prompts import question_list, question_list_digest
 

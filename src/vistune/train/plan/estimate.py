@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vistune.model.adapters import has_adapters
-from vistune.model.llava import Llava
+from vistune.model.llava import LOGITS_AT_ONCE, Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, RunRecipe, StageRecipe
 from vistune.train.plan.activations import measure_activations
@@ -24,7 +24,6 @@ from vistune.train.plan.sketch import count_parameters, set_stage
 GIB = 2**30
 _MASTER, _MOMENTS = 4, 8  # bytes of a trained parameter in float32, and of AdamW's two moments
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes of a weight, its doubly quantised constants included
-_LOGITS_AT_ONCE = 2**25  # elements; as the step computes them
 _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
 _WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
 _USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
@@ -125,7 +124,7 @@ def _moments(
     layers, tokens = config.num_hidden_layers, run.row_tokens
     measured = measure_activations(language_model, precision)
     copies = _copies(model, precision) if devices == 1 else 0.0
-    elements = min(supervised * tokens * config.vocab_size, _LOGITS_AT_ONCE)
+    elements = min(supervised * tokens * config.vocab_size, LOGITS_AT_ONCE)
     logits = elements * (3 * 4 + (precision.itemsize if precision.itemsize < 4 else 0))
     connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
     itemsize = 4 if has_adapters(language_model) else precision.itemsize  # adapters compute in float32
