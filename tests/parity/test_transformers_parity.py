@@ -9,7 +9,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, pipeline
 from tests.tiny import IMAGE_SIZE, tiny_checkpoint
 from vistune.conversation import Conversation, ask, gpt, human
 from vistune.model.checkpoint import load_checkpoint, save_checkpoint
-from vistune.model.decode import complete
+from vistune.model.decode import Prompt, complete
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TALK = Conversation(
@@ -70,25 +70,10 @@ def test_greedy_answers_equal_those_of_transformers(checkpoint, pixels, tmp_path
         max_new_tokens=12,
         do_sample=False,
     )[0, len(prompt) :].tolist()
-    ours = complete(checkpoint.model, [prompt], pixels, checkpoint.stop, 12)[0]
+    asked = Prompt(prompt, ("picture",))
+    ((_, ours),) = complete(checkpoint.model, [asked], lambda _: pixels, checkpoint.stop, 12)
     assert ours == [token for token in written if token != checkpoint.stop[0]]
     assert len(ours) > 3
-
-
-def test_answers_of_a_batch_equal_those_of_each_prompt_alone(checkpoint):
-    pixels = torch.randn(3, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(2))
-    questions = ["Where?", "What is in the picture?", "Is there a dog in the picture, or is there a cat?"]
-    prompts = [
-        checkpoint.renderer.encode_prompt(Conversation("q", (human(*ask(question, "a.jpg")),))).ids
-        for question in questions
-    ]
-    together = complete(checkpoint.model, prompts, pixels, checkpoint.stop, 10)
-    alone = [
-        complete(checkpoint.model, [prompt], pixels[i : i + 1], checkpoint.stop, 10)[0]
-        for i, prompt in enumerate(prompts)
-    ]
-    assert together == alone
-    assert len({tuple(answer) for answer in together}) == 3
 
 
 MESSAGES = [
@@ -125,6 +110,7 @@ def test_a_pipeline_of_transformers_answers_as_we_do(checkpoint, photograph, tmp
     theirs = answering(text=asked, max_new_tokens=8, do_sample=False, return_full_text=False)
     prompt = checkpoint.renderer.encode_prompt(Conversation("q", TALK.turns[:1])).ids
     pixels = torch.from_numpy(checkpoint.preprocess(photograph))[None]
-    ours = complete(checkpoint.model, [prompt], pixels, checkpoint.stop, 8)[0]
+    asked = Prompt(prompt, ("photograph",))
+    ((_, ours),) = complete(checkpoint.model, [asked], lambda _: pixels, checkpoint.stop, 8)
     text = checkpoint.tokenizer.decode(ours, skip_special_tokens=True)
     assert theirs[0]["generated_text"].strip() == text.strip() != ""

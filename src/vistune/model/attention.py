@@ -1,8 +1,9 @@
 """Attention over packed trees, for any decoder LLM of transformers.
 
 Registered with transformers as one more attention implementation. A model that is called with ``layout=``
-reads its row as trees: a prefix is causal, a branch attends to its tree's prefix and causally to itself.
-Called without, it attends as always (SDPA).
+attends as the layout says; called without, as always (SDPA). In training the layout is :class:`Layout`, trees
+packed into a row: a prefix is causal, a branch attends to its tree's prefix and causally to itself. Decoding
+has layouts of its own (``decode/reading.py``).
 
 On the CPU each prefix and each branch is a small SDPA call of its own: nothing that is masked is computed.
 On CUDA the whole row is one FlexAttention call, whose block mask skips what is masked.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +27,24 @@ from vistune.errors import VistuneError
 
 NAME = "vistune_tree"
 _FLEX_BLOCK = 128
+
+
+class Arrangement(Protocol):
+    """How the tokens of a packed row attend."""
+
+    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """[1, H, N, d], [1, G, N, d] twice -> [1, H, N, d]; ``module`` is the calling layer's."""
+        ...
+
+
+@dataclass(frozen=True)
+class How:
+    """What the model asks of its attention; ``softcap`` bounds scores by softcap * tanh(score / softcap)."""
+
+    scaling: float | None
+    dropout: float
+    window: int | None
+    softcap: float | None
 
 
 @dataclass
@@ -39,6 +58,11 @@ class Layout:
     def pieces(self) -> list[int]:
         """Lengths of prefixes and branches in the row's order."""
         return [length for tree in self.trees for length in (tree.prefix, *tree.branches)]
+
+    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """See :class:`Arrangement`."""
+        kernel = _flex if query.device.type == "cuda" and how.dropout == 0.0 else _sliced
+        return kernel(query, key, value, self, how)
 
     def branch_mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
         """[queries, keys], true where a branch's place may look; its keys end with its own places."""
@@ -88,16 +112,6 @@ def given_mask(device: torch.device) -> Tensor:
     return torch.empty((1, 1, 0, 0), dtype=torch.bool, device=device)
 
 
-@dataclass(frozen=True)
-class _How:
-    """What the model asks of its attention; ``softcap`` bounds scores by softcap * tanh(score / softcap)."""
-
-    scaling: float | None
-    dropout: float
-    window: int | None
-    softcap: float | None
-
-
 @torch.compiler.disable  # a row's layout is new each time; compiled layers are cut here
 def attend(
     module: Any,
@@ -106,7 +120,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    layout: Layout | None = None,
+    layout: Arrangement | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -115,13 +129,12 @@ def attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """[1, H, N, d], [1, G, N, d] twice -> [1, N, H, d]; transformers' attention interface."""
-    how = _How(scaling, dropout, sliding_window, softcap)
+    how = How(scaling, dropout, sliding_window, softcap)
     if layout is None:
         return _as_always(module, query, key, value, attention_mask, how, others)
     if s_aux is not None:
         raise VistuneError("Attention sinks (s_aux) cannot be packed. Choose another LLM.")
-    kernel = _flex if query.device.type == "cuda" and dropout == 0.0 else _sliced
-    return kernel(query, key, value, layout, how).transpose(1, 2), None
+    return layout.attend(module, query, key, value, how).transpose(1, 2), None
 
 
 def _as_always(
@@ -130,7 +143,7 @@ def _as_always(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
-    how: _How,
+    how: How,
     others: dict[str, Any],
 ) -> tuple[Tensor, None]:
     if how.softcap is None:
@@ -144,7 +157,7 @@ def _as_always(
     return _softcapped(query, key, value, mask, how).transpose(1, 2), None
 
 
-def _sliced(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: _How) -> Tensor:
+def _sliced(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: How) -> Tensor:
     """A call for each prefix and each branch. Splitting, not slicing: its gradient is one concatenation."""
     pieces = layout.pieces
     rest = query.shape[2] - sum(pieces)
@@ -158,15 +171,18 @@ def _sliced(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: _How
             if number > root and tree.prefix:
                 k, v = torch.cat([keys[root], k], 2), torch.cat([values[root], v], 2)
             if queries[number].shape[2]:
-                attended.append(_attend_to_end(queries[number], k, v, layout, how))
+                attended.append(attend_to_end(queries[number], k, v, how, layout))
             number += 1
     return torch.cat([*attended, torch.zeros_like(queries[-1])], dim=2)
 
 
-def _attend_to_end(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: _How) -> Tensor:
-    """Causal attention of the last places of ``key`` to all of it."""
+def attend_to_end(
+    query: Tensor, key: Tensor, value: Tensor, how: How, layout: Layout | None = None
+) -> Tensor:
+    """Causal attention of the last places of ``key`` to all of it; ``layout`` keeps its masks."""
     queries, keys = query.shape[2], key.shape[2]
     window = None if how.window is None or keys <= how.window else how.window
+    layout = layout or Layout(())
     if how.softcap is not None:
         mask = layout.branch_mask(queries, keys, window, query.device)
         return _softcapped(query, key, value, mask, how)
@@ -183,7 +199,7 @@ def _attend_to_end(query: Tensor, key: Tensor, value: Tensor, layout: Layout, ho
     )
 
 
-def _softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, how: _How) -> Tensor:
+def _softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, how: How) -> Tensor:
     """What SDPA does, with scores bounded (Gemma 2), which SDPA does not know."""
     assert how.softcap is not None
     heads = query.shape[1] // key.shape[1]
@@ -195,7 +211,7 @@ def _softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, how: _H
     return functional.dropout(weights.to(query.dtype), how.dropout, training=how.dropout > 0) @ value
 
 
-def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: _How) -> Tensor:
+def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: How) -> Tensor:
     softcap = how.softcap or 1.0  # used only where it is given
 
     def cap(score: Tensor, *_: Tensor) -> Tensor:

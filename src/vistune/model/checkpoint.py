@@ -130,6 +130,11 @@ def load_checkpoint(
     return checkpoint
 
 
+def is_ours(name: str | Path) -> bool:
+    """Whether vistune wrote the checkpoint at ``name``."""
+    return (Path(parts.resolve(str(name))) / METADATA).is_file()
+
+
 def load_llava(
     name: str | Path,
     recipe: ModelRecipe,

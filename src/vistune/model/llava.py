@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vistune.data.batch import Batch
 from vistune.model.adapters import has_adapters, train_adapters
-from vistune.model.attention import Layout, given_mask, prepare
+from vistune.model.attention import Arrangement, Layout, given_mask, prepare
 from vistune.model.connector import Connector
 from vistune.model.vision import VisionEncoder
 
@@ -42,7 +42,7 @@ class Llava(nn.Module):
 
         Pictures fill the image tokens of the rows in reading order.
         """
-        return self._embed(ids, None if pixels is None else self._connected(self.vision(pixels)))
+        return self._embed(ids, None if pixels is None else self.features(pixels))
 
     def forward(self, batch: Batch) -> Tensor:
         """Sum of the cross-entropy over the M places that predict what is trained on; only these go through
@@ -65,18 +65,38 @@ class Llava(nn.Module):
         pictures = None if features is None else self._connected(features)
         if pictures is not None and batch.picture_order is not None:
             pictures = pictures[batch.picture_order]
+        return self.read(batch.ids, batch.positions, Layout(batch.trees), pictures)[batch.sources]
+
+    def read(
+        self, ids: Tensor, positions: Tensor, layout: Arrangement, pictures: Tensor | None = None
+    ) -> Tensor:
+        """The decoder's last hidden states [N, D] of one packed row.
+
+        Args:
+            ids, positions: [1, N].
+            layout: what each token attends to.
+            pictures: connected features [I, P, D] of the row's pictures, in reading order.
+        """
         hidden: Tensor = self.language_model.get_decoder()(
-            inputs_embeds=self._embed(batch.ids, pictures),
-            position_ids=batch.positions,
-            attention_mask=given_mask(batch.ids.device),
-            layout=Layout(batch.trees),
+            inputs_embeds=self._embed(ids, pictures),
+            position_ids=positions,
+            attention_mask=given_mask(ids.device),
+            layout=layout,
             use_cache=False,
         ).last_hidden_state
-        return hidden[0, batch.sources]
+        return hidden[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of the decoder's hidden states [..., D], in 32 bits."""
+        logits: Tensor = self.language_model.get_output_embeddings()(hidden)
+        return logits.float()
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Connected features [I, P, D] of pictures [I, 3, H, W]."""
+        return self._connected(self.vision(pixels))
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = self.language_model.get_output_embeddings()(hidden)
-        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return nn.functional.cross_entropy(self.head(hidden), targets, reduction="sum")
 
     def _connected(self, features: Tensor) -> Tensor:
         """[I, P, width of the vision encoder] -> [I, P, D]."""

@@ -11,7 +11,7 @@ from vistune.conversation import Conversation, Turn, ask, gpt, human
 from vistune.data.images import UnusableImageError, open_image
 from vistune.errors import VistuneError
 from vistune.model.checkpoint import Checkpoint
-from vistune.model.decode import decode
+from vistune.model.decode import stream
 
 MAX_NEW_TOKENS = 512
 
@@ -59,9 +59,7 @@ class ChatSession:
         """The answer so far, again and again, as it grows by whole characters."""
         checkpoint = self._checkpoint
         ids: list[int] = []
-        for (token,) in decode(checkpoint.model, [prompt], self._pixels, checkpoint.stop, most):
-            if token is None:
-                break
+        for token in stream(checkpoint.model, prompt, self._pixels, checkpoint.stop, most):
             ids.append(token)
             if ids[-len(checkpoint.stop) :] == checkpoint.stop:
                 ids = ids[: -len(checkpoint.stop)]

@@ -1,0 +1,142 @@
+"""Keys and values of what was read already.
+
+A *stretch* is read once and never changes; rows that begin alike share it. What comes after it is a row's own
+and lies in *slots*, beside that of the other rows, so that one step of all rows is a few large products.
+
+Shapes: G key-value heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_LEAST_PLACES = 64
+
+
+class Stretch:
+    """The beginning of one or more rows: each layer's keys and values, [1, G, length, d].
+
+    Args:
+        before: a stretch that this one goes on from; its keys and values are copied.
+    """
+
+    def __init__(self, length: int, before: Stretch | None = None) -> None:
+        self.length: int = length + (before.length if before else 0)
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self._before = before
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep one layer's keys and values; returns those of the whole stretch."""
+        if self._before:
+            key = torch.cat([self._before.keys[layer], key], 2)
+            value = torch.cat([self._before.values[layer], value], 2)
+        # Copies: what is given is a part of the whole packed row, which would stay in memory with it.
+        self.keys[layer], self.values[layer] = key.clone(), value.clone()
+        return self.keys[layer], self.values[layer]
+
+    def close(self) -> None:
+        """All layers are there; what it went on from is no longer needed."""
+        self._before = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory it takes."""
+        return sum(x.nbytes for kept in (self.keys, self.values) for x in kept.values())
+
+
+class Slots:
+    """Keys and values that are rows' own: each layer's [slots, G, places, d], and how many places count.
+
+    Slots are dense: what is freed is filled with the last one.
+    """
+
+    def __init__(self) -> None:
+        self.stretches: list[Stretch | None] = []
+        self.lengths: list[int] = []
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._places = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def add(self, stretch: Stretch | None) -> int:
+        """A new slot, empty, that goes on from ``stretch``."""
+        self.stretches.append(stretch)
+        self.lengths.append(0)
+        return len(self) - 1
+
+    def start(self, slot: int) -> int:
+        """How many places were read before the slot's next one, the stretch's included."""
+        stretch = self.stretches[slot]
+        return self.lengths[slot] + (stretch.length if stretch else 0)
+
+    def reserve(self, added: Sequence[int]) -> None:
+        """Make room for so many more places of each slot."""
+        wanted = max(length + more for length, more in zip(self.lengths, added, strict=True))
+        if wanted > self._places:
+            self._places = max(_LEAST_PLACES, 2 * self._places, wanted)
+        for layer, kept in self._layers.items():
+            self._layers[layer] = tuple(self._room(x) for x in kept)  # type: ignore[assignment]
+
+    def extend(self, slot: int, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write [1, G, n, d] at the slot's end; returns all keys and values that the slot may look at."""
+        keys, values = self._of(layer, key, value)
+        start, end = self.lengths[slot], self.lengths[slot] + key.shape[2]
+        keys[slot, :, start:end], values[slot, :, start:end] = key[0], value[0]
+        own = keys[slot : slot + 1, :, :end], values[slot : slot + 1, :, :end]
+        stretch = self.stretches[slot]
+        if stretch is None:
+            return own
+        return torch.cat([stretch.keys[layer], own[0]], 2), torch.cat([stretch.values[layer], own[1]], 2)
+
+    def append(
+        self, layer: int, key: Tensor, value: Tensor, slots: Tensor, ends: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Write one place [slots, G, d] at the ``ends`` of all ``slots``; returns the layer's own keys and
+        values [slots, G, places, d]."""
+        keys, values = self._of(layer, key[:, :, None], value[:, :, None])
+        keys[slots, :, ends], values[slots, :, ends] = key, value
+        return keys[: len(self)], values[: len(self)]
+
+    def grow(self, added: Sequence[int]) -> None:
+        """So many places of each slot count from now on."""
+        self.lengths = [length + more for length, more in zip(self.lengths, added, strict=True)]
+
+    def remove(self, slot: int) -> None:
+        """Free a slot; the last one takes its number."""
+        last = len(self) - 1
+        if slot < last:
+            for keys, values in self._layers.values():
+                keys[slot], values[slot] = keys[last], values[last]
+            self.lengths[slot], self.stretches[slot] = self.lengths[last], self.stretches[last]
+        self.lengths.pop()
+        self.stretches.pop()
+        if not self.lengths:
+            self._layers, self._places = {}, 0
+
+    def freeze(self, slot: int) -> Stretch:
+        """A stretch of all that the slot has read."""
+        stretch = Stretch(self.lengths[slot], self.stretches[slot])
+        for layer, (keys, values) in self._layers.items():
+            own = slice(slot, slot + 1), slice(None), slice(0, self.lengths[slot])
+            stretch.extend(layer, keys[own], values[own])
+        stretch.close()
+        return stretch
+
+    def _of(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self._layers:
+            shapes = ((len(self), x.shape[1], self._places, x.shape[3]) for x in (key, value))
+            self._layers[layer] = tuple(key.new_zeros(shape) for shape in shapes)  # type: ignore[assignment]
+        return self._layers[layer]
+
+    def _room(self, kept: Tensor) -> Tensor:
+        slots, places = kept.shape[0], kept.shape[2]
+        if slots >= len(self) and places >= self._places:
+            return kept
+        roomy = kept.new_zeros((max(slots, len(self)), kept.shape[1], self._places, kept.shape[3]))
+        roomy[:slots, :, :places] = kept
+        return roomy
