@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ class Batch:
     Attributes:
         ids, positions: [1, N].
         sources, targets: [M]; the token ``targets[m]`` is predicted at place ``sources[m]``.
+        predicting: the places of ``sources``, each once: a picture's last patch may begin several answers.
         pixels: [I, 3, H, W], or None where the row has no picture or ``features`` are given.
         features: of the frozen encoder, [I, patches, width].
         picture_order: [K], which of the I pictures stands in each place of one; None: in their order.
@@ -29,6 +31,7 @@ class Batch:
     positions: Tensor
     sources: Tensor
     targets: Tensor
+    predicting: Tensor
     trees: tuple[Tree, ...]
     samples: int
     pixels: Tensor | None = None
@@ -55,6 +58,7 @@ def to_batch(row: Row) -> Batch:
         torch.from_numpy(row.positions)[None],
         torch.from_numpy(row.sources),
         torch.from_numpy(row.targets),
+        torch.from_numpy(np.unique(row.sources)),
         row.trees,
         sum(len(tree.samples) for tree in row.trees),
     )

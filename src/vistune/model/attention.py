@@ -49,9 +49,14 @@ class How:
 
 @dataclass
 class Layout:
-    """Where trees and their branches lie in a row of N tokens; places beyond them belong to nobody."""
+    """Where trees and their branches lie in a row of N tokens; places beyond them belong to nobody.
+
+    Attributes:
+        predicting: the places that predict what is trained on, each once; None: any may.
+    """
 
     trees: Sequence[Tree]
+    predicting: Tensor | None = None
     _masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property

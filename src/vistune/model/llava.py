@@ -16,6 +16,7 @@ from vistune.data.batch import Batch
 from vistune.model.adapters import has_adapters, train_adapters
 from vistune.model.attention import Arrangement, Layout, given_mask, prepare
 from vistune.model.connector import Connector
+from vistune.model.last_layer import LastLayer
 from vistune.model.vision import VisionEncoder
 
 LOGITS_AT_ONCE = 2**25  # elements; more are computed in chunks, and again in the backward pass
@@ -36,6 +37,7 @@ class Llava(nn.Module):
         self.vision, self.connector, self.language_model = vision, connector, language_model
         self.image_token = image_token
         prepare(language_model)
+        self._last_layer = LastLayer(language_model)
 
     def embed(self, ids: Tensor, pixels: Tensor | None) -> Tensor:
         """Embeddings [B, T, D] of ``ids`` [B, T], with features of ``pixels`` [I, 3, H, W] in their places.
@@ -65,7 +67,8 @@ class Llava(nn.Module):
         pictures = None if features is None else self._connected(features)
         if pictures is not None and batch.picture_order is not None:
             pictures = pictures[batch.picture_order]
-        return self.read(batch.ids, batch.positions, Layout(batch.trees), pictures)[batch.sources]
+        layout = Layout(batch.trees, batch.predicting)
+        return self.read(batch.ids, batch.positions, layout, pictures)[batch.sources]
 
     def read(
         self, ids: Tensor, positions: Tensor, layout: Arrangement, pictures: Tensor | None = None
