@@ -55,7 +55,14 @@ def alone(model, prompt, most, stop=STOP):
     return written[:-1] if written[-1:] == stop else written
 
 
+@pytest.fixture(params=["copied", "shared"])
+def stretches(request, monkeypatch):
+    """Short stretches are copied into slots, long ones are not; the tests' are all short."""
+    monkeypatch.setattr("vistune.model.decode.keys._SHORT", 128 if request.param == "copied" else 0)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.usefixtures("stretches")
 def test_many_prompts_together_get_the_answers_of_each_alone(checkpoint, rows):
     prompts = prompts_of(checkpoint, 24)
     stop = [alone(checkpoint.model, prompts[5], 6)[3]]  # so that some answers end early
@@ -86,6 +93,7 @@ def test_streaming_yields_the_same_tokens_with_stop(checkpoint):
 
 
 @torch.inference_mode()
+@pytest.mark.usefixtures("stretches")
 def test_a_row_goes_on_from_a_stretch_of_stretches_and_others_may_leave(checkpoint):
     model = checkpoint.model
     prompt = next(p for p in prompts_of(checkpoint, 9) if p.pictures)
@@ -105,6 +113,7 @@ def test_a_row_goes_on_from_a_stretch_of_stretches_and_others_may_leave(checkpoi
 
 
 @torch.inference_mode()
+@pytest.mark.usefixtures("stretches")
 def test_what_a_row_has_read_can_be_kept_and_gone_on_from(checkpoint):
     model = checkpoint.model
     prompt = next(p for p in prompts_of(checkpoint, 9) if p.pictures)

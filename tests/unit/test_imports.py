@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "vistune"
 LAYERS = ("base", "page", "data", "model", "train", "evaluate", "starter", "serve", "quickstart", "cli")
-ROOMS = {"page", "data", "model", "train", "evaluate", "starter", "serve"}
-TOP = {"quickstart", "cli"}
+ROOMS = {"page", "data", "model", "train", "evaluate", "starter", "serve", "quickstart"}
+TOP = {"cli"}
 
 
 def layer_of(parts):
@@ -53,6 +53,12 @@ LIGHT = (
     "vistune.conversation",
     "vistune.template",
     "vistune.data.audit.run",
+    "vistune.evaluate.benches.llava_bench",
+    "vistune.evaluate.compare.run",
+    "vistune.evaluate.ensemble",
+    "vistune.evaluate.judge.command",
+    "vistune.evaluate.report.page",
+    "vistune.evaluate.score",
     "vistune.data.corpus",
     "vistune.data.check.run",
     "vistune.data.sources.coco",

@@ -216,7 +216,8 @@ def test_operations_by_hand(tokenizer, trains, through, connector):
 def make_row(**pictures):
     """Ten tokens as one tree, three of them predicted."""
     ids = torch.zeros(1, 10, dtype=torch.long)
-    return Batch(ids, ids, torch.arange(3), torch.arange(3), torch.arange(3), (Tree((0,), 0, (10,)),), 1, **pictures)
+    three = torch.arange(3)
+    return Batch(ids, ids, three, three, three, (Tree((0,), 0, (10,)),), 1, **pictures)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from PIL import Image
 
 from vistune.conversation import Conversation, ask, gpt, human, to_json
 from vistune.data.sources.annotated import Box
-from vistune.evaluate.answer import Answer
-from vistune.evaluate.charts import loss_curve, loss_range, moving_average
-from vistune.evaluate.exact import accuracy, accuracy_by_kind
-from vistune.evaluate.gallery import make_gallery
-from vistune.evaluate.report import write_report
+from vistune.evaluate.measure import wilson_interval
+from vistune.evaluate.outcome import Outcome, write_outcomes
 from vistune.page.drawing import category_hues, overlay
+from vistune.quickstart.answers import read_answers
+from vistune.quickstart.charts import loss_curve, loss_range, moving_average
+from vistune.quickstart.gallery import make_gallery
+from vistune.quickstart.report import write_report
 from vistune.recipe import Recipe, load_recipe
 
 ATTACK = "<script>alert('answer')</script>"
@@ -30,20 +31,27 @@ QUESTIONS = (
 )
 
 
-def make_answers(pictures: int, wrong_every: int) -> list[Answer]:
+def answered(outcome: Outcome, text: str) -> Outcome:
+    """The question of ``outcome``, answered by ``text``."""
+    right = text in outcome.references
+    sums = {name: (float(right), 1.0) for name in (outcome.kind, "all")}
+    return replace(outcome, answer=text, read=text, right=right, sums=sums)
+
+
+def make_answers(pictures: int, wrong_every: int) -> list[Outcome]:
     """Two questions about each picture; every ``wrong_every``-th answer is wrong (0: none)."""
     answers = []
     for number in range(pictures):
         for turn, (kind, question, reference) in enumerate(QUESTIONS):
             wrong = wrong_every and (2 * number + turn) % wrong_every == 0
-            text = ATTACK if wrong else reference
             name = f"val_{number:06d}.jpg"
-            answers.append(Answer(f"{number}-{turn}", name, kind, question, reference, text, not wrong))
+            asked = Outcome(f"{number}-{turn}", question, "", {}, name, (reference,), kind)
+            answers.append(answered(asked, ATTACK if wrong else reference))
     return answers
 
 
-def blind_answers(answers: Sequence[Answer]) -> list[Answer]:
-    return [replace(a, answer="Yes.", correct=a.reference == "Yes.") for a in answers]
+def blind_answers(answers: Sequence[Outcome]) -> list[Outcome]:
+    return [answered(a, "Yes.") for a in answers]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -84,24 +92,17 @@ def write_metrics(out: Path, stage: str, losses: Sequence[float]) -> None:
     write_lines(out / "train" / stage / "metrics.jsonl", rows)
 
 
-def write_evaluation(out: Path, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Answers and scores of a run in ``out``; gives the metrics that its quickstart would have."""
+def write_evaluation(out: Path, answers: Sequence[Outcome]) -> dict[str, Any]:
+    """The outcomes of a run in ``out``; gives the metrics that its quickstart would have."""
     blind = blind_answers(answers)
     for answer in answers:
-        Image.new("RGB", (64, 48), "gray").save(out / "world" / "images" / answer.image)
-    write_lines(out / "evaluation" / "answers.jsonl", [asdict(a) for a in answers])
-    write_lines(out / "evaluation" / "answers_blind.jsonl", [asdict(a) for a in blind])
-    scores = {
-        "accuracy": asdict(accuracy(answers)),
-        "accuracy_by_kind": {k: asdict(v) for k, v in accuracy_by_kind(answers).items()},
-        "blind_accuracy": asdict(accuracy(blind)),
-        "blind_accuracy_by_kind": {k: asdict(v) for k, v in accuracy_by_kind(blind).items()},
-    }
-    write_json(out / "evaluation" / "scores.json", scores)
+        Image.new("RGB", (64, 48), "gray").save(out / "world" / "images" / str(answer.image))
+    (out / "evaluation").mkdir()
+    write_outcomes(out / "evaluation" / "outcomes.jsonl", answers)
+    write_outcomes(out / "evaluation" / "outcomes_blind.jsonl", blind)
     return {
-        "accuracy": accuracy(answers).value,
-        "accuracy_by_kind": {k: v.value for k, v in accuracy_by_kind(answers).items()},
-        "blind_accuracy": accuracy(blind).value,
+        "accuracy": sum(bool(a.right) for a in answers) / max(1, len(answers)),
+        "blind_accuracy": sum(bool(a.right) for a in blind) / max(1, len(answers)),
         "questions": len(answers),
         "unseen_pictures": len(answers) // 2,
         "seconds": 366.0,
@@ -151,12 +152,19 @@ def test_the_headline_figures_are_the_metrics(page: str) -> None:
     assert figures == ["87.5%", "50.0%", "+37.5", "80", "6.1", "1,357<small>MB</small>"]
 
 
-def test_each_kind_has_its_share_count_and_interval(page: str) -> None:
+def test_each_kind_has_its_share_count_and_interval(out: Path, recipe: Recipe) -> None:
+    metrics = write_evaluation(out, make_answers(40, wrong_every=7))
+    page = write_report(out, recipe, metrics).read_text(encoding="utf-8")
+    assert (
+        page.index("<h3>all questions</h3>") < page.index("<h3>presence</h3>") < page.index("<h3>count</h3>")
+    )
     row = page[page.index("<h3>count</h3>") :]
     row = row[: row.index("</li>")]
-    right = accuracy([a for a in make_answers(40, wrong_every=8) if a.kind == "count"])
-    assert f"{right.value:.1%}" in row and "40 questions" in row and "blind 0.0%" in row
-    assert f"left:{100 * right.low:.2f}%" in row
+    right = [bool(a.right) for a in make_answers(40, wrong_every=7) if a.kind == "count"]
+    assert f"{sum(right) / 40:.1%}" in row and "40 questions" in row and "blind 0.0%" in row
+    low, high = wilson_interval(sum(right), 40)
+    assert f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%" in row
+    assert "How many cats are there?" in row
 
 
 def test_gallery_shows_right_and_wrong_in_proportion(page: str) -> None:
@@ -188,7 +196,7 @@ def test_attribution_and_next_commands(page: str, out: Path) -> None:
 def test_a_poor_run_still_gets_a_page(out: Path, recipe: Recipe) -> None:
     """One stage, one picture, one kind, no wrong answer, no training data, no blind answers."""
     metrics = write_evaluation(out, make_answers(1, wrong_every=0)[:1])
-    (out / "evaluation" / "answers_blind.jsonl").unlink()
+    (out / "evaluation" / "outcomes_blind.jsonl").unlink()
     write_metrics(out, "align", [2.0])
     page = write_report(out, recipe, metrics).read_text(encoding="utf-8")
     assert page.count('<path class="smooth"') == 1
@@ -209,6 +217,25 @@ def test_gallery_keeps_to_the_wanted_number_and_is_deterministic() -> None:
     assert (len(gallery.cards), gallery.stride) == (12, 4)
     assert gallery == make_gallery(answers, [], wanted=12)
     assert 0 < gallery.right < gallery.questions
+
+
+def test_gallery_leaves_out_questions_without_a_picture() -> None:
+    answers = [replace(a, image=None) if a.kind == "count" else a for a in make_answers(6, wrong_every=4)]
+    gallery = make_gallery(answers, [], wanted=12)
+    assert (gallery.questions, gallery.right) == (6, 3)
+
+
+def test_answers_are_told_in_percent_kinds_first(out: Path) -> None:
+    write_evaluation(out, make_answers(2, wrong_every=4))
+    seeing, blind = read_answers(out / "evaluation")
+    assert {name: share.value for name, share in seeing.shares.items()} == {
+        "presence": 50,
+        "count": 100,
+        "all": 75,
+    }
+    assert list(seeing.by_kind) == ["presence", "count"]
+    assert blind.shares["all"].value == 50
+    assert read_answers(out)[0].shares == {}
 
 
 def test_moving_average_starts_at_the_first_value_and_does_not_lag() -> None:

@@ -16,7 +16,8 @@ from vistune.data.generation.plan import GenerationSettings
 from vistune.data.sources.coco import load_coco
 from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.data.world.write import write_world
-from vistune.evaluate.run import evaluate
+from vistune.evaluate.answering.run import Asking, evaluate
+from vistune.evaluate.benches.bench import BenchFiles
 from vistune.model.checkpoint import load_checkpoint, save_checkpoint
 from vistune.progress import say
 from vistune.recipe import load_recipe
@@ -103,9 +104,9 @@ def _build_chat(out: Path, settings: BuildSettings, seed: int, log: _Log) -> Non
     if not (work / "data").is_dir():
         _build_chat_data(work, settings, seed)
     trained = train(recipe, work / "data" / "train", images, work / "train")
-    scores = evaluate(
-        trained, work / "data" / "val" / "conversation.json", images, work / "evaluation"
-    ).scores
+    asked = BenchFiles(data=work / "data" / "val" / "conversation.json")
+    scored = evaluate(trained, "own", asked, images, work / "evaluation", Asking(blind=True)).scored
+    scores = scored.to_json() if scored else {}
     checkpoint = load_checkpoint(trained)
     named = type(checkpoint)(checkpoint.model, checkpoint.tokenizer, checkpoint.preprocess, shipped.model)
     save_checkpoint(named, out / "chat", {"recipe": shipped.model_dump(mode="json")}, _STORED)

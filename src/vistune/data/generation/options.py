@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from vistune.data.records import FORMATS
 from vistune.data.teachers.prompted import DEFAULT_PARAMETERS
 from vistune.errors import VistuneError
+from vistune.llm.asking import parameters
 
 _PLACES = ("random", "first", "last")
 
@@ -105,28 +104,5 @@ def _first_given(options: GenerateOptions, names: tuple[str, ...]) -> str | None
 
 
 def parse_parameters(given: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs over the defaults; a value is read as YAML, ``null`` leaves the parameter out.
-
-    ``seed`` is our own for each request; ``seed=null`` is kept, and says that none is to be sent.
-
-    Raises:
-        VistuneError: a pair is no pair, or names what has an option of its own.
-    """
-    parameters: dict[str, Any] = dict(DEFAULT_PARAMETERS)
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not (name and equals) or name in ("model", "messages", "stream", "n"):
-            raise VistuneError(
-                f"--param {pair!r}: expected NAME=VALUE of a parameter that is free to choose."
-            )
-        try:
-            parameters[name] = yaml.safe_load(value)
-            json.dumps(parameters[name], allow_nan=False)
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise VistuneError(f"--param {pair!r}: the value cannot be sent as JSON ({error}).") from error
-    if parameters.get("seed") is not None:
-        raise VistuneError("--param seed: every request gets its own; `seed=null` sends none.")
-    for name in ("max_tokens", "max_completion_tokens"):
-        if not isinstance(parameters.get(name), int | None):
-            raise VistuneError(f"--param {name}: expected a number of tokens, found {parameters[name]!r}.")
-    return {name: value for name, value in parameters.items() if value is not None or name == "seed"}
+    """``NAME=VALUE`` pairs over the teacher's defaults (:func:`vistune.llm.asking.parameters`)."""
+    return parameters(given, DEFAULT_PARAMETERS)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _LEAST_PLACES = 64
+_SHORT = 128  # places; copying a shorter stretch into each slot costs less than looking at it apart
 
 
 class Stretch:
@@ -64,10 +65,17 @@ class Slots:
         return len(self.lengths)
 
     def add(self, stretch: Stretch | None) -> int:
-        """A new slot, empty, that goes on from ``stretch``."""
-        self.stretches.append(stretch)
+        """A new slot that goes on from ``stretch``."""
+        short = stretch is not None and stretch.length <= _SHORT
+        self.stretches.append(None if short else stretch)
         self.lengths.append(0)
-        return len(self) - 1
+        slot = len(self) - 1
+        if stretch is not None and short:
+            self.reserve([*[0] * slot, stretch.length])
+            for layer, key in stretch.keys.items():
+                self.extend(slot, layer, key, stretch.values[layer])
+            self.lengths[slot] = stretch.length
+        return slot
 
     def start(self, slot: int) -> int:
         """How many places were read before the slot's next one, the stretch's included."""
@@ -129,14 +137,15 @@ class Slots:
 
     def _of(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._layers:
-            shapes = ((len(self), x.shape[1], self._places, x.shape[3]) for x in (key, value))
-            self._layers[layer] = tuple(key.new_zeros(shape) for shape in shapes)  # type: ignore[assignment]
+            empty = (x.new_zeros((0, x.shape[1], self._places, x.shape[3])) for x in (key, value))
+            self._layers[layer] = tuple(self._room(x) for x in empty)  # type: ignore[assignment]
         return self._layers[layer]
 
     def _room(self, kept: Tensor) -> Tensor:
         slots, places = kept.shape[0], kept.shape[2]
         if slots >= len(self) and places >= self._places:
             return kept
-        roomy = kept.new_zeros((max(slots, len(self)), kept.shape[1], self._places, kept.shape[3]))
+        wanted = slots if slots >= len(self) else max(2 * slots, len(self))
+        roomy = kept.new_zeros((wanted, kept.shape[1], self._places, kept.shape[3]))
         roomy[:slots, :, :places] = kept
         return roomy

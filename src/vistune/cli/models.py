@@ -1,0 +1,71 @@
+"""Commands that train and move checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vistune.cli.app import app
+from vistune.cli.options import Out
+from vistune.errors import VistuneError
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or a shipped recipe: starter, llava-7b ...")],
+    data: Annotated[Path, typer.Option(help="Folder of LLaVA-format files, as `generate` writes it.")],
+    images: Annotated[Path, typer.Option(help="Folder, zip file or tar shards of the pictures.")],
+    out: Out,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done, with a preview of what is learned.")
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: GPUs to estimate for; default: what is here.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, e.g. stages.instruct.epochs=2.")
+    ] = None,
+) -> None:
+    """Train: align the connector, then instruct connector and LLM."""
+    from vistune.recipe import load_recipe
+
+    described = load_recipe(recipe, overrides)
+    if devices is not None and not dry_run:
+        raise VistuneError("--devices is for --dry-run; a run takes as many as torchrun starts.")
+    if dry_run:
+        from vistune.train.plan.command import plan_run
+
+        plan_run(described, data, images, devices)
+        return
+    from vistune.train.loop import train as run
+
+    last = run(described, data, images, out)
+    if os.environ.get("RANK", "0") == "0":
+        print(last)
+
+
+@app.command("import")
+def import_llava(
+    source: Annotated[str, typer.Argument(help="A plain Hugging Face `llava` folder or hub name.")],
+    out: Out,
+    template: Annotated[str, typer.Option(help="The conversation template that it was trained with.")],
+) -> None:
+    """Make a checkpoint of ours out of any LLaVA in Hugging Face's format."""
+    from vistune.model.transfer import import_checkpoint
+
+    print(import_checkpoint(source, out, template))
+
+
+@app.command("export")
+def export_llava(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or `starter`.")],
+    out: Out,
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
+) -> None:
+    """Write a checkpoint for other tools: plain `llava`, half precision, nothing about the run."""
+    from vistune.model.transfer import export_checkpoint
+
+    print(export_checkpoint(checkpoint, out, dtype))

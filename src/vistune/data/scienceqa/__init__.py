@@ -1,0 +1,1 @@
+"""ScienceQA (Lu et al., 2022): multiple-choice questions with pictures, contexts, lectures and solutions."""
