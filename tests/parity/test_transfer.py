@@ -7,12 +7,14 @@ import pytest
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
+from tests.small_tokenizers import CHAT_TEMPLATES, TOKENIZERS, speaking, with_chat_template
 from tests.tiny import IMAGE_SIZE, tiny_checkpoint, tiny_llm, tiny_vision
 from vistune.conversation import Conversation, ask, gpt, human
 from vistune.data.images import Preprocessor
 from vistune.errors import VistuneError
 from vistune.model.checkpoint import load_checkpoint, save_checkpoint
 from vistune.model.transfer import export_checkpoint, import_checkpoint
+from vistune.template import TEMPLATES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TALK = Conversation("talk", (human(*ask("What is in the picture?", "a.jpg")), gpt("A dog and two cats.")))
@@ -113,6 +115,53 @@ def test_an_export_does_not_tell_where_it_was_made(tokenizer, tmp_path):
     assert stored["run"] == {}
     assert (stored["model"]["vision"], stored["model"]["llm"]) == ("clip", "lmsys/vicuna-7b-v1.5")
     load_checkpoint(out)
+
+
+@pytest.mark.parametrize("which", TOKENIZERS)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_ids_are_the_same_after_an_export_and_an_import(template, which, tmp_path):
+    tokenizer = speaking(which, None)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    checkpoint = tiny_checkpoint(tokenizer, template=template)
+    save_checkpoint(checkpoint, tmp_path / "ours")
+    export_checkpoint(str(tmp_path / "ours"), tmp_path / "plain")
+    shutil.copytree(tmp_path / "plain", tmp_path / "bare")
+    (tmp_path / "bare" / "vistune.json").unlink()
+    import_checkpoint(str(tmp_path / "bare"), tmp_path / "again", template)
+    export_checkpoint(str(tmp_path / "again"), tmp_path / "plain again")
+    for folder in ("plain", "again", "plain again"):
+        loaded = load_checkpoint(tmp_path / folder)
+        assert loaded.renderer.encode(TALK) == checkpoint.renderer.encode(TALK)
+        assert loaded.renderer.chat_template == checkpoint.renderer.chat_template
+        assert (tmp_path / folder / "chat_template.jinja").read_text() == checkpoint.renderer.chat_template
+
+
+@pytest.mark.parametrize("name", CHAT_TEMPLATES)
+def test_an_llms_own_template_is_the_same_after_an_export_and_an_import(name, tmp_path):
+    tokenizer = with_chat_template(name)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    checkpoint = tiny_checkpoint(tokenizer, template="tokenizer")
+    save_checkpoint(checkpoint, tmp_path / "ours")
+    export_checkpoint(str(tmp_path / "ours"), tmp_path / "plain")
+    import_checkpoint(str(tmp_path / "plain"), tmp_path / "again", "tokenizer")
+    for folder in ("plain", "again"):
+        assert load_checkpoint(tmp_path / folder).renderer.encode(TALK) == checkpoint.renderer.encode(TALK)
+
+
+def test_an_export_adds_no_bos_and_says_what_it_needs(tmp_path, capsys):
+    save_checkpoint(tiny_checkpoint(speaking("llama-legacy", None)), tmp_path / "ours")
+    before = (tmp_path / "ours" / "tokenizer.json").read_text()
+    out = export_checkpoint(str(tmp_path / "ours"), tmp_path / "plain")
+    told = capsys.readouterr().err
+    assert "transformers 5 or newer" in told
+    assert "The chat template writes <s>, the tokenizer does not" in told.replace("\n", " ")
+    assert json.loads((out / "tokenizer_config.json").read_text())["add_bos_token"] is False
+    ours, plain = (json.loads((tmp_path / n / "tokenizer.json").read_text()) for n in ("ours", "plain"))
+    assert '"<s>"' in json.dumps(ours.pop("post_processor"))
+    assert "<s>" not in json.dumps(plain.pop("post_processor"))
+    assert plain == ours
+    assert (tmp_path / "ours" / "tokenizer.json").read_text() == before
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_padding_is_recognised(tokenizer, tmp_path):

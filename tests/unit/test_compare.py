@@ -267,7 +267,10 @@ def test_settings_that_differ_are_told_prompts_first() -> None:
 
 def test_saying_yes_more_often_is_no_merit(tmp_path: Path) -> None:
     rows = [[answered(n, True, sums={"yes_share": (x, 1.0)}) for n in range(30)] for x in (0.0, 1.0)]
-    one, two = (folder(tmp_path / name, row) for name, row in zip("ab", rows, strict=True))
+    one, two = (
+        folder(tmp_path / name, row, neither_is_better=["yes_share"])
+        for name, row in zip("ab", rows, strict=True)
+    )
     (found,) = compare(one, two, out=tmp_path / "out").measures
     assert found.differs and found.verdict == "they differ"
     assert "The two runs differ by 100.0 points" in (tmp_path / "out" / "compare.html").read_text()

@@ -38,6 +38,8 @@ class Animals:
     takes = frozenset({"data", "split"})
     names: tuple[str, ...] = ("farm", "all")
     lower_is_better: frozenset[str] = frozenset()
+    neither_is_better: frozenset[str] = frozenset()
+    judged = False
 
     def load(self, files: BenchFiles) -> Questions:
         if files.data is None:

@@ -21,7 +21,7 @@ from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.benches.scienceqa import ScienceQa
 from vistune.evaluate.decide import Answer, Decision, answer_to, complement, differ
 from vistune.evaluate.question import Question, Questions
-from vistune.evaluate.sheet import join, read_sheet
+from vistune.evaluate.sheet import NO_ANSWER, join, read_sheet
 from vistune.evaluate.text_only import Dispute, ask_for_answers, made_with, settle
 from vistune.llm.asking import Asked, AskOptions
 
@@ -134,7 +134,7 @@ class _Ensemble:
         joined = join(self.questions.questions, read_sheet(path))
         by_id = {question.id: question for question in self.questions.questions}
         absent = {question.id for question in joined.missing}
-        self.problems += [problem for problem in joined.problems if problem.place not in absent]
+        self.problems += [problem for problem in joined.problems if problem.reason != NO_ANSWER]
         self.problems += [Problem(f"{path}: {name}", missing) for name in by_id if name in absent]
         if not joined.sheet.rows:
             raise VistuneError(

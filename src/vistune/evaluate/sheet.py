@@ -18,6 +18,7 @@ from vistune.errors import Problem, VistuneError
 from vistune.evaluate.question import Question
 
 SETTINGS = "evaluation.json"  # lies beside answers.jsonl and says how they were made
+NO_ANSWER = "no answer"
 _IDS, _TEXTS = ("id", "question_id", "image_id"), ("answer", "text", "content", "caption")
 
 
@@ -111,7 +112,7 @@ def join(
             found[name] = replace(row, id=name)
     found = {name: row for name, row in found.items() if name not in torn}
     missing = [question for question in questions if question.id not in found]
-    problems += [Problem(f"{sheet.path}: {q.id}", "no answer", q.text[:80]) for q in missing]
+    problems += [Problem(f"{sheet.path}: {q.id}", NO_ANSWER, q.text[:80]) for q in missing]
     rows = [found[question.id] for question in questions if question.id in found]
     return Joined(Sheet(sheet.path, rows, sheet.made), missing, problems)
 

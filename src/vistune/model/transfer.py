@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from vistune.model.agree import check_length
 from vistune.model.checkpoint import load_checkpoint, load_llava, save_checkpoint
 from vistune.model.limits import check_decoder, check_logits
 from vistune.model.vision import special_tokens
+from vistune.progress import say
 from vistune.recipe import ModelRecipe
 from vistune.template import TEMPLATE_NAMES
+from vistune.template.begin import leave_to_template
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LONGEST = 2048
@@ -63,13 +66,15 @@ def import_checkpoint(source: str, out: Path, template: str, max_length: int | N
 def export_checkpoint(source: str, out: Path, dtype: str = "float16") -> Path:
     """Write a checkpoint as a plain LLaVA folder that tells nothing of where and how it was made.
 
-    ``vistune.json`` stays in it, without the run; transformers does not mind.
+    ``vistune.json`` stays in it, without the run; transformers does not mind. BOS is written by its chat
+    template alone: the tokenizer adds none, so that no tool says it twice.
 
     Args:
         dtype: ``float16``, ``bfloat16`` or ``float32``.
 
     Raises:
-        VistuneError: ``out`` is there already, or ``source`` is no checkpoint of ours.
+        VistuneError: ``out`` is there already, ``source`` is no checkpoint of ours, or its tokenizer cannot
+            be kept from adding BOS.
     """
     if dtype not in DTYPES:
         raise VistuneError(f"dtype {dtype!r}: choose one of: {', '.join(DTYPES)}.")
@@ -77,8 +82,22 @@ def export_checkpoint(source: str, out: Path, dtype: str = "float16") -> Path:
     checkpoint = load_checkpoint(source, dtype=DTYPES[dtype])
     named = {name: getattr(checkpoint.recipe, name) for name in ("vision", "llm", "start_from")}
     portable = {name: value and _portable(value) for name, value in named.items()}
+    begin = leave_to_template(checkpoint.tokenizer)
     save_checkpoint(checkpoint.with_recipe(**portable), out)
+    _say_no_begin_is_added(out / "tokenizer_config.json")
+    say(f"{out}: load it with transformers 5 or newer; older ones do not find its weights.")
+    if begin:
+        say(f"The chat template writes {begin}, the tokenizer does not: prompts of your own begin with it.")
     return out
+
+
+def _say_no_begin_is_added(config: Path) -> None:
+    """For llama.cpp, which goes by the setting; transformers goes by ``tokenizer.json`` and saves none."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    text = json.dumps({**settings, "add_bos_token": False}, indent=2, sort_keys=True, ensure_ascii=False)
+    part = config.with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(config)
 
 
 def _connector(source: str, config: Any) -> Any:

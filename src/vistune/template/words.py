@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from vistune.errors import VistuneError
+from vistune.template.begin import find_begin
 
 _ANCHORS = ("\x01", "\n", "|")
 _REMEMBERED = 4096  # texts; among them the template's own, and questions that come again and again
@@ -28,7 +29,7 @@ class Words:
         own: the template's texts; the added tokens in them are never read in anyone else's words.
 
     Attributes:
-        begin: what the tokenizer puts before every text (BOS), as text; empty if it puts nothing.
+        begin: what stands before every text (BOS), as text; empty if nothing does.
 
     Raises:
         VistuneError: the tokenizer puts something before a text that is not a space.
@@ -43,7 +44,7 @@ class Words:
         self._never = self._find_never(image_token, own)
         self._snares = _any_of(self._added[id].content for id in self._never if id in self._added)
         self._known: dict[str, list[int]] = {}
-        self.begin = self._find_begin()
+        self.begin = find_begin(tokenizer)
         self._anchor, self._dropped, space_first = self._find_anchor()
         self._space_after = {
             None: space_first,
@@ -113,16 +114,16 @@ class Words:
         encoded = self._raw([self._anchor + text for text in texts])
         return [ids[self._dropped :] for ids in encoded] if self._anchor else encoded
 
-    def _raw(self, texts: Sequence[str], special: bool = False, begin: bool = False) -> list[list[int]]:
+    def _raw(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
         """Ids as the tokenizer itself makes them. special: added tokens in the texts are meant."""
         if not (texts and getattr(self._tokenizer, "is_fast", False)):
-            options = {"add_special_tokens": begin, "split_special_tokens": not special}
+            options = {"add_special_tokens": False, "split_special_tokens": not special}
             return [self._tokenizer.encode(text, **options) for text in texts]
         backend = self._tokenizer.backend_tokenizer
         backend.encode_special_tokens = not special
         backend.no_truncation()
         backend.no_padding()
-        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=begin)]
+        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _find_never(self, image_token: int, own: Iterable[str]) -> set[int]:
         """Ids that no one's words may become."""
@@ -132,11 +133,6 @@ class Words:
         meant -= {getattr(self._tokenizer, "unk_token_id", None)}  # what an unknown letter is written as
         meant |= {id for text in own for id in self.split(text) if isinstance(id, int)}
         return meant | {image_token, self._tokenizer.eos_token_id} - {None}
-
-    def _find_begin(self) -> str:
-        ((first, *_),), (whole,) = self._raw(["x"]), self._raw(["x"], begin=True)
-        before = whole[: whole.index(first)]
-        return "".join(self._added[id].content for id in before if id in self._added)
 
     def _find_anchor(self) -> tuple[str, int, bool]:
         """The anchor, how many ids it takes, and whether a text begins with a space of the tokenizer's."""

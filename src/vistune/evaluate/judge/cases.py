@@ -76,12 +76,4 @@ def _join(bench: LlavaBench, questions: Sequence[Question], path: Path) -> Joine
             f"{reviews[0].place}: a review, not an answer. Give the file of answers; reviews are scored with "
             f"`vistune score {bench.name}`."
         )
-    joined = join(questions, sheet, partial(bench.key, questions))
-    # Which of the two files lacks an answer?
-    problems = [
-        Problem(f"{path}: {problem.place}", problem.reason, problem.detail)
-        if problem.reason == "no answer"
-        else problem
-        for problem in joined.problems
-    ]
-    return Joined(joined.sheet, joined.missing, problems)
+    return join(questions, sheet, partial(bench.key, questions))
