@@ -117,14 +117,13 @@ def test_a_row_goes_on_from_a_stretch_of_stretches_and_others_may_leave(checkpoi
 def test_what_a_row_has_read_can_be_kept_and_gone_on_from(checkpoint):
     model = checkpoint.model
     prompt = next(p for p in prompts_of(checkpoint, 9) if p.pictures)
-    row = Row(prompt.ids, 4, pictures=model.features(pixels_of(prompt.pictures)))
+    row = Row(prompt.ids, 2, pictures=model.features(pixels_of(prompt.pictures)), keeps=True)
     decoder = Decoder(model, [-5])
     decoder.join([row])
-    decoder.step()
-    kept = decoder.keep(row)
-    assert kept.length == len(prompt.ids) + 1  # the last token written was not read yet
-    again = Row(row.written[-1:], 3, kept)
+    assert decoder.step() == [row] and len(decoder) == 0
+    assert row.kept.length == len(prompt.ids) + 1  # the last token written was not read yet
+    again = Row(row.written[-1:], 3, row.kept)
     ended = decoder.join([again])
     while again not in ended:
         ended += decoder.step()
-    assert row.written[:2] + again.written == alone(model, prompt, 5, [-5])
+    assert row.written + again.written == alone(model, prompt, 5, [-5])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,18 +21,24 @@ class Row:
         ids: what the model reads after ``stretch``; one token at least.
         most: new tokens at most.
         pictures: connected features [I, P, D] of the pictures in ``ids``.
+        choose: the next token by its logits [V]; None takes the likeliest.
+        keeps: leave what was read in ``kept`` when the answer ends.
         written: the answer's ids so far, its STOP included.
+        kept: all that the row has read: not its last token, which was only written.
     """
 
     ids: Sequence[int]
     most: int
     stretch: Stretch | None = None
     pictures: Tensor | None = None
+    choose: Callable[[Tensor], int] | None = None
+    keeps: bool = False
     written: list[int] = field(default_factory=list)
+    kept: Stretch | None = None
 
 
 class Decoder:
-    """Decodes rows together, greedily.
+    """Decodes rows together.
 
     Args:
         stop: the ids that end an answer.
@@ -118,21 +124,17 @@ class Decoder:
         if last is not row:
             self._rows[number] = last
 
-    @torch.inference_mode()
-    def keep(self, row: Row) -> Stretch:
-        """All that a row has read so far (not its last token, which is only written), for others to go on
-        from."""
-        return self._slots.freeze(self._rows.index(row))
-
     def _write(self, numbers: Sequence[int], hidden: Tensor) -> list[Row]:
-        """The likeliest token after each of ``hidden`` [rows, D]; a picture's place is never written."""
+        """A token after each of ``hidden`` [rows, D]; a picture's place is never written."""
         logits = self._model.head(hidden)
         logits[:, self._model.image_token] = -torch.inf
         rows = [self._rows[number] for number in numbers]
-        for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
-            row.written.append(token)
+        for row, likeliest, scores in zip(rows, logits.argmax(-1).tolist(), logits, strict=True):
+            row.written.append(row.choose(scores) if row.choose else likeliest)
         ended = [row for row in rows if self._ended(row)]
         for row in ended:
+            if row.keeps:
+                row.kept = self._slots.freeze(self._rows.index(row))
             self.leave(row)
         return ended
 

@@ -43,6 +43,15 @@ class Stretch:
         """All layers are there; what it went on from is no longer needed."""
         self._before = None
 
+    def first(self, length: int) -> Stretch:
+        """Its first places, as a stretch; nothing is copied."""
+        if length == self.length:
+            return self
+        part = Stretch(length)
+        part.keys = {layer: key[:, :, :length] for layer, key in self.keys.items()}
+        part.values = {layer: value[:, :, :length] for layer, value in self.values.items()}
+        return part
+
     @property
     def bytes(self) -> int:
         """Memory it takes."""
