@@ -1,0 +1,184 @@
+"""The built-in engine: one thread for each model, and the event loop that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Literal
+
+import torch
+
+from vistune.errors import VistuneError
+from vistune.model.checkpoint import Checkpoint, load_checkpoint
+from vistune.model.fingerprint import fingerprint
+from vistune.serve.engine.batcher import Batcher, Job
+from vistune.serve.engine.engine import BusyError, ChatRequest, EngineError, Piece
+from vistune.serve.engine.prepare import Prepared, prepare
+from vistune.serve.engine.writing import Writer
+
+_GIGABYTE = 10**9
+_AFTER_A_WHILE = 1.0  # seconds between two tries where the queue is full
+
+
+@dataclass(frozen=True)
+class BuiltInOptions:
+    """How the built-in engine works.
+
+    Attributes:
+        rows: requests that are decoded together at most.
+        queue: requests that may wait; more are told to come again.
+        cache: gigabytes of keys and values kept for those who begin alike.
+        dtype: of the weights in memory; None: bfloat16 on a GPU, float32 elsewhere.
+        int8: keep the LLM's linear layers in 8 bits (torchao).
+    """
+
+    rows: int = 32
+    queue: int = 128
+    cache: float = 1.0
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    int8: bool = False
+
+
+class BuiltIn:
+    """Answers with a checkpoint in this process; an :class:`vistune.serve.engine.engine.Engine`."""
+
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, card: Mapping[str, Any], options: BuiltInOptions
+    ) -> None:
+        self.name, self.card, self.checkpoint = name, card, checkpoint
+        self.context: int | None = checkpoint.recipe.max_length
+        self._options = options
+        self._batcher = Batcher(checkpoint, options.rows, int(options.cache * _GIGABYTE))
+        self._coming: SimpleQueue[Job | None] = SimpleQueue()
+        self._preparing = ThreadPoolExecutor(1, f"prepare {name}")  # the tokenizer is one for all
+        self._taken = 0
+        self._closed = False
+        self._thread = Thread(target=self._work, name=f"engine {name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(cls, name: str, checkpoint: str, options: BuiltInOptions | None = None) -> BuiltIn:
+        """Load a checkpoint of ours, by folder or ``starter``.
+
+        Raises:
+            VistuneError: it cannot be loaded, or ``int8`` cannot be had here.
+        """
+        options = options or BuiltInOptions()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = getattr(torch, options.dtype or ("bfloat16" if device.type == "cuda" else "float32"))
+        loaded = load_checkpoint(checkpoint, dtype=dtype)
+        loaded.model.to(device)
+        if options.int8:
+            _to_int8(loaded)
+        card = {
+            "checkpoint": fingerprint(checkpoint),
+            "template": loaded.recipe.template,
+            "vision": loaded.recipe.vision,
+            "llm": loaded.recipe.llm,
+            "connector": loaded.recipe.connector,
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "patches": loaded.model.vision.patches,
+            "context": loaded.recipe.max_length,
+            "dtype": "int8" if options.int8 else str(dtype).removeprefix("torch."),
+            "device": str(device),
+        }
+        return cls(name, loaded, card, options)
+
+    async def answer(self, request: ChatRequest) -> AsyncIterator[Piece]:
+        """See :class:`vistune.serve.engine.engine.Engine`."""
+        if self._taken >= self._options.rows + self._options.queue:
+            raise BusyError(_AFTER_A_WHILE)
+        self._taken += 1
+        job = None
+        try:
+            loop = asyncio.get_running_loop()
+            prepared = await loop.run_in_executor(self._preparing, prepare, self.checkpoint, request)
+            mailbox = _Mailbox(loop)
+            job = self._job(request, prepared, mailbox)
+            self._coming.put(job)
+            async for piece in mailbox.pieces():
+                yield piece
+        finally:
+            self._taken -= 1
+            if job is not None:
+                job.cancelled = True  # of no effect where it has ended
+
+    def state(self) -> Mapping[str, float]:
+        """See :class:`vistune.serve.engine.engine.Engine`."""
+        batcher, counts = self._batcher, self._batcher.counts
+        running = len(batcher.running)
+        return {
+            "running": running,
+            "waiting": max(0, self._taken - running),
+            "cache_bytes": batcher.prefixes.bytes,
+            "cache_entries": len(batcher.prefixes),
+            "tokens_read": counts.read,
+            "tokens_cached": counts.cached,
+            "tokens_written": counts.written,
+            "cancelled": counts.cancelled,
+        }
+
+    async def close(self) -> None:
+        """See :class:`vistune.serve.engine.engine.Engine`."""
+        self._closed = True
+        self._coming.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        self._preparing.shutdown()
+
+    def _job(self, request: ChatRequest, prepared: Prepared, mailbox: _Mailbox) -> Job:
+        writer = Writer(self.checkpoint.tokenizer, request.sampling.stop)
+        return Job(prepared, request.sampling, writer, mailbox.put)
+
+    def _work(self) -> None:
+        """The engine's thread: as long as there is something to do, steps; else it sleeps."""
+        while not self._closed:
+            self._take(wait=not (self._batcher.running or self._batcher.waiting))
+            try:
+                self._batcher.step()
+            except Exception as error:  # whoever waits must hear of it, and the engine goes on
+                self._batcher.fail(EngineError(f"{type(error).__name__}: {error}"))
+        self._batcher.fail(EngineError("The engine was stopped."))
+
+    def _take(self, wait: bool) -> None:
+        """Take in who has come."""
+        try:
+            job = self._coming.get(block=wait)
+            while True:
+                if job is not None:
+                    self._batcher.waiting.append(job)
+                job = self._coming.get_nowait()
+        except Empty:
+            return
+
+
+@dataclass
+class _Mailbox:
+    """Pieces from the engine's thread to the event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    _queue: asyncio.Queue[Piece | Exception] = field(default_factory=asyncio.Queue)
+
+    def put(self, piece: Piece | Exception) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        while True:
+            piece = await self._queue.get()
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+            if piece.finish:
+                return
+
+
+def _to_int8(checkpoint: Checkpoint) -> None:
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise VistuneError("int8 weights need torchao: pip install torchao.") from error
+    quantize_(checkpoint.model.language_model, Int8WeightOnlyConfig())
