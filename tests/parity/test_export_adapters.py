@@ -179,9 +179,9 @@ def test_all_three_ways_of_asking_are_one(template, which, tmp_path):
 
 @pytest.mark.parametrize("which", TOKENIZERS)
 def test_a_prompt_written_by_hand_is_ours(which, tmp_path):
-    """As adapters with a prompt of their own do it, which begins with the tokenizer's BOS, where it has one."""
+    """As adapters with a prompt of their own do it; it begins with BOS, where there is one."""
     exported = export(tmp_path, tiny("short", which))
-    begin = exported.processor.tokenizer.bos_token or ""
+    begin = exported.processor.tokenizer.init_kwargs.get("vistune_begin", "")
     text = f"{begin}USER: <image>\n{QUESTION} ASSISTANT:"
     inputs = exported.processor(images=photograph(), text=text, return_tensors="pt")
     assert inputs["input_ids"][0].tolist() == our_ids(exported.checkpoint, TALKS["picture"])

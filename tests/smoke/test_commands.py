@@ -108,13 +108,46 @@ def test_quickstart_tells_its_metrics_and_what_to_try_next(run):
 def test_quickstart_is_done_at_once_the_second_time(run):
     out, told, took = run
     started = time.monotonic()
-    answers, again = tmp_path / "scores" / "answers.jsonl", tmp_path / "again.json"
-    vistune("score", "own", answers, "--json", again)
-    scores = json.loads(again.read_text())["scores"]
-    assert scores == json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"]
+    again = vistune("quickstart", "--out", out, "--images", 24, "--val", 6, *SHORT)
+    assert again.stdout == told
+    assert time.monotonic() - started < took / 3
+
+
+def test_quickstart_never_overwrites_another_run(run):
+    out, _, _ = run
+    before = (out / "metrics.json").read_bytes()
+    refused = vistune("quickstart", "--out", out, "--seed", 1, code=2)
+    assert "another recipe and another seed" in refused.stderr and "Traceback" not in refused.stderr
+    assert (out / "metrics.json").read_bytes() == before
+
+
+def test_the_steps_one_by_one(run, tmp_path):
+    world, data = tmp_path / "world", tmp_path / "data"
+    vistune("world", "--out", world, "--images", 8, "--val", 2, "--seed", 3)
+    told = vistune(
+        "generate",
+        "--captions", world / "captions_train.json",
+        "--instances", world / "instances_train.json",
+        "--images", world / "images",
+        "--out", data,
+    ).stdout  # fmt: skip
+    assert f"{data / 'conversation.json'}: 8" in told
+    trained = vistune(
+        "train", "starter", "--data", data, "--images", world / "images", "--out", tmp_path / "run", *SHORT
+    ).stdout.strip()
+    assert trained == str(tmp_path / "run" / "instruct" / "checkpoint")
+    asked = ("own", "--data", data / "conversation.json", "--images", world / "images")
+    first, whole = tmp_path / "first", tmp_path / "scores"
+    table = vistune("evaluate", trained, *asked, "--out", whole, "--blind").stdout
+    assert (whole / "report.html").exists()
+    aligned = tmp_path / "run" / "align" / "checkpoint"
+    assert "5 of own data's" in vistune("evaluate", aligned, *asked, "--out", first, "--limit", 5).stdout
+    vistune("score", "own", whole / "answers.jsonl", "--json", tmp_path / "again.json")
+    scores = json.loads((tmp_path / "again.json").read_text())["scores"]
+    assert scores == json.loads((whole / "scores.json").read_text())["scores"]
     assert f"{scores['all']:.2f}" in table
     page = ("--images", world / "images", "--out", tmp_path / "page")
-    assert "over 5 of" in vistune("compare", tmp_path / "first", tmp_path / "scores", *page).stdout
+    assert "over 5 of" in vistune("compare", first, whole, *page).stdout
     assert (tmp_path / "page" / "compare.html").exists()
 
 

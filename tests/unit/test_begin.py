@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, processors
-from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from tokenizers import processors
+from transformers import AutoTokenizer, LlamaTokenizer
 
 from tests.small_tokenizers import TOKENIZERS, speaking
 from vistune.errors import VistuneError
@@ -94,9 +94,7 @@ def test_a_class_that_builds_its_tokenizer_anew_reads_it_again(tmp_path):
 
 def test_a_way_of_its_own_to_add_bos_is_refused():
     tokenizer = llama(processors.RobertaProcessing(EOS, BOS))
-    with pytest.raises(
-        VistuneError, match="'<s>' before every text by other means than the TemplateProcessing"
-    ):
+    with pytest.raises(VistuneError, match="'<s>' before every text by other means"):
         leave_to_template(tokenizer)
 
 
