@@ -11,7 +11,8 @@ from aiohttp import web
 from tests.fake_judge import in_thread
 from tests.fake_llm import always_fine, error, reply, request
 from vistune.errors import VistuneError
-from vistune.llm.asking import NO_REPLY, AskOptions, ask_all, parameters, seeded
+from vistune.llm.asking import NO_REPLY, ask_all, parameters, seeded
+from vistune.llm.options import AskOptions
 from vistune.llm.request import ChatReply, ChatRequest
 
 PRICES = "models:\n  stub: {prompt: 0, completion: 1000000}\n"  # a dollar for each token of a reply

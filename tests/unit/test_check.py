@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.small_tokenizers import speaking
 from vistune.conversation import Conversation, Picture, from_json, gpt, human
 from vistune.data.check import CheckReport, CheckSettings, Finding, check, check_and_tell
 from vistune.data.check.length import LengthCheck, _Ids
@@ -19,6 +20,7 @@ from vistune.data.check.record import faults_of
 from vistune.data.records import write_records
 from vistune.errors import VistuneError
 from vistune.template import TEMPLATES, Renderer
+from vistune.template.begin import leave_to_template
 
 Turns = list[dict[str, Any]]
 BAD = "\ud800"  # half of a character
@@ -310,6 +312,26 @@ def test_no_conversation_escapes_the_exact_limit(
     flaw = checker.flaw_of(conversation)
     assert (flaw is not None) == (expected > most)
     assert flaw is None or flaw.detail.startswith(f"{expected} >")
+
+
+def test_an_export_is_as_long_as_what_it_was_made_of(tmp_path: Path) -> None:
+    conversation = Conversation("1", (human("Wo?"), gpt("Da.")))
+    checks = []
+    for name in ("trained", "exported"):
+        tokenizer = speaking("llama-legacy", None)
+        if name == "exported":
+            assert leave_to_template(tokenizer) == "<s>"  # now written by the chat template alone
+        tokenizer.save_pretrained(tmp_path / name)
+        checks.append(LengthCheck(str(tmp_path / name), "vicuna_v1", 7, 1))
+    trained, exported = (check.flaw_of(conversation) for check in checks)
+    assert trained is not None and trained == exported
+    settings = tmp_path / "exported" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "vistune_begin": ""}))
+    shorter = LengthCheck(str(tmp_path / "exported"), "vicuna_v1", 7, 1).flaw_of(conversation)
+    assert shorter is not None and shorter != exported
+    settings.write_text("[]")
+    with pytest.raises(VistuneError, match="expected an object, found list"):
+        LengthCheck(str(tmp_path / "exported"), "vicuna_v1", 7, 1)
 
 
 def test_unknown_tokenizers_and_templates_are_told(tmp_path: Path) -> None:

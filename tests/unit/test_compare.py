@@ -388,8 +388,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(VistuneError, match=words):
             compare(first, second)
-    (two / "outcomes.jsonl").write_text('{"id": 1}\n')
-    with pytest.raises(VistuneError, match="not what scoring writes"):
+    (two / "outcomes.jsonl").write_text((one / "outcomes.jsonl").read_text() + '{"id": 1}\n')
+    with pytest.raises(VistuneError, match=f"line {len(a) + 1}: not what scoring writes"):
         compare(one, two)
     (two / "outcomes.jsonl").unlink()
     with pytest.raises(VistuneError, match=r"has no outcomes\.jsonl.*vistune judge"):

@@ -18,8 +18,8 @@ from vistune.errors import VistuneError
 from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.benches.letter import read_letter
 from vistune.evaluate.ensemble import run_ensemble
-from vistune.llm.asking import AskOptions
 from vistune.llm.ledger import Ledger
+from vistune.llm.options import AskOptions
 from vistune.prompts import load_prompt
 
 __all__ = ["published"]

@@ -13,7 +13,7 @@ from tests.fake_judge import fair_judge, in_thread, lines, options, read, write_
 from tests.fake_llm import error, reply
 from vistune.errors import VistuneError
 from vistune.evaluate.benches.bench import BenchFiles
-from vistune.evaluate.judge.command import run_judge
+from vistune.evaluate.judge.command import run_judge, tell
 from vistune.evaluate.judge.run import judge
 from vistune.evaluate.score import score_files
 
@@ -99,7 +99,8 @@ def test_prose_before_the_scores_is_asked_again_then_failed_left_out_and_listed(
     assert read(folder / "out" / "set_aside.jsonl") == [vars(problem)]
     (run,) = judged.runs
     assert len(run.outcomes) == 6 and run.measures["all"].count == 5 and run.measures["all"].value == 50
-    assert "not the benchmark's score" in told[0] and "left out, without scores: 1 reviews" in told[0]
+    assert "5 of 60 questions: not the benchmark's score" in told[0]
+    assert "left out, without scores: 1 reviews" in told[0]
     assert [line for line in told if line.startswith("set aside: 1 x the first line is not two scores")]
     assert next(line for line in told if line.startswith("asked again")).endswith(": 2 reviews")
 
@@ -122,6 +123,7 @@ def test_each_failure_is_one_problem_and_attempts_can_be_one(folder: Path):
         *((f"run 1, question {number}", "a score outside 1 to 10") for number in range(1, 5)),
     ]
     assert judged.runs[0].measures == {} and len(judged.runs[0].outcomes) == 5
+    assert "no review could be read: there is no score" in list(tell(judged))
 
 
 def test_table_has_mean_spread_and_bias(folder: Path):
@@ -133,14 +135,14 @@ def test_table_has_mean_spread_and_bias(folder: Path):
     assert told[0] == (
         "LLaVA-Bench (In-the-Wild), relative score, 6 of 60 questions: not the benchmark's score"
     )
-    assert told[1].split() == ["mean", "sd", "run", "1", "run", "2"]
-    assert told[5].split() == ["all", "75.0", "0.0", "75.0", "75.0"]
+    assert told[1].split() == ["mean", "95%", "interval", "sd", "questions", "run", "1", "run", "2"]
+    assert told[5].split() == ["all", "75.0", "75.0", "to", "75.0", "0.0", "6", "75.0", "75.0"]
     bias = [line for line in told if line.startswith("standing first")]
     assert bias == [
         "standing first gains the candidate +58.3 points [+58.3, +58.3] (75.0 as second, 133.3 as first; "
         "6 questions): the place matters"
     ]
-    assert told[-1].startswith("spent: ")
+    assert told[-2].startswith("spent: ") and "reviews_run2.jsonl --data" in told[-1]
 
 
 def test_missing_duplicate_unknown_and_empty_answers_are_named(folder: Path):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vistune.evaluate.judge.position import position_bias
-from vistune.evaluate.measure import Measure
+from vistune.evaluate.measure import Measure, measures
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.runs import over_runs
+from vistune.evaluate.runs import means, over_runs
 
 
 def outcomes(pairs: dict[str, tuple[float, float] | None]) -> list[Outcome]:
@@ -23,6 +23,19 @@ def test_runs_have_mean_sample_deviation_and_values():
     assert over.mean == {"a": 72, "b": 1} and over.deviation == {"a": 2, "b": None} and over.runs == 3
     assert over.values == {"a": (70, 72, 74), "b": (1, None, None)}
     assert over_runs([{"a": measure(70)}]).deviation == {"a": None}
+
+
+def test_the_mean_of_the_same_run_twice_has_the_interval_of_one():
+    run = outcomes({f"q{n}": (4.0 + n % 5, 5.0 + n % 3) for n in range(40)})
+    one, both = measures(run), means([measures(run)] * 2, [run, run[::-1]])
+    assert both["all"] == one["all"]
+
+
+def test_the_mean_is_over_the_runs_that_have_the_measure_and_counts_questions_of_any():
+    runs = [outcomes({"x": (4, 8), "y": (6, 8)}), outcomes({"y": (8, 8), "z": (4, 8)}), outcomes({"x": None})]
+    (mean,) = means([measures(run) for run in runs], runs).values()
+    assert mean.value == pytest.approx((62.5 + 75) / 2) and mean.count == 3
+    assert mean.low < mean.value < mean.high
 
 
 def test_gain_is_the_difference_of_two_ratios_of_means():

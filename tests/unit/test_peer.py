@@ -336,8 +336,9 @@ def test_what_is_no_peer_is_refused(folders, tmp_path):
     own_tokenizer().save_pretrained(tmp_path / "llm")
     with pytest.raises(VistuneError, match="cannot be loaded as an image-text-to-text model"):
         Peer.load(str(tmp_path / "llm"))
-    with pytest.raises(VistuneError, match="cannot be loaded as an image-text-to-text model"):
-        Peer.load(str(tmp_path / "nothing"))
+    for name in (str(tmp_path / "nothing"), "nothing", "run/instruct/chekpoint"):
+        with pytest.raises(VistuneError, match="no such folder, and no name on the Hugging Face Hub"):
+            Peer.load(name)
     write_idefics3(tmp_path / "bare")
     (tmp_path / "bare" / "chat_template.jinja").unlink()
     with pytest.raises(VistuneError, match=r"no chat template, and no form of a prompt .* idefics3"):

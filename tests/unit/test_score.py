@@ -361,3 +361,25 @@ def test_three_judging_runs_give_the_published_mean(tmp_path: Path) -> None:
     content = to_json(score_files("llava-bench-wild", reviews, BenchFiles(data=folder / "questions.jsonl")))
     assert content["complete"] and content["scores"]["all"] == pytest.approx(72.5, abs=0.05)
     assert [round(row["scores"]["all"], 1) for row in content["runs"]] == [72.8, 72.7, 72.1]
+    low, high = content["intervals"]["all"]
+    assert 60 < low < 72.5 < high < 85 and content["counts"]["all"] == 60
+
+
+def test_a_review_without_scores_leaves_less_than_the_benchmark(tmp_path: Path) -> None:
+    bench = find_bench("llava-bench-wild")
+    reviews = [{"question_id": n, "category": "detail", "content": "8 6"} for n in range(60)]
+    rows = [*reviews[:-1], {**reviews[-1], "content": "Both are good: 8 6"}]
+    for name, lines in (("whole", reviews), ("part", rows)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in lines))
+    whole, part = score_files(bench.name, [tmp_path / "whole", tmp_path / "part"], BenchFiles())
+    assert whole.complete and whole.to_json()["scores"]["all"] == 75
+    assert part.shortfall() == "59 of LLaVA-Bench (In-the-Wild)'s 60 questions: not its score"
+    assert part.to_json()["scores_of_answered"]["all"] == 75 and "scores" not in part.to_json()
+    assert '59: "Both are good: 8 6"' in render(score_parts([part], []))
+
+
+def test_remarks_are_grouped_by_what_they_say_before_a_colon(animals: BenchFiles, tmp_path: Path) -> None:
+    (run,) = score_files("animals", [write_answers(tmp_path / "a.jsonl", ALL_BUT_ONE_RIGHT)], animals)
+    noted = [replace(outcome, note=f"invented: {outcome.answer}") for outcome in run.outcomes[:2]]
+    shown = render(score_parts([replace(run, outcomes=[*noted, *run.outcomes[2:]])], []))
+    assert "2 x invented (1: cat; 2: dog)" in shown

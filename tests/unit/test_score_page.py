@@ -22,6 +22,7 @@ from vistune.evaluate.report.gallery import draw, fell_short, make_gallery
 from vistune.evaluate.report.page import MISSING, write_page, write_report
 from vistune.evaluate.report.plots import plot
 from vistune.evaluate.score import Scored
+from vistune.evaluate.table import NOTHING, render, score_parts
 
 ATTACK = "<script>alert('answer')</script>"
 KINDS = ("count", "colour", 'rare" onclick="x')
@@ -112,7 +113,8 @@ def test_several_runs_have_a_column_each(tmp_path: Path) -> None:
     runs = [make_run(), make_run(wrong_every=3, path="b.jsonl")]
     write_page(tmp_path / "p.html", runs, [])
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
-    assert "<td>50.00</td><td>66.67</td><td>58.33</td><td>±11.79</td>" in re.sub(r"\s*\n\s*", "", page)
+    mean = r"<td>50.00</td><td>66.67</td><td>58.33</td><td>[\d.]+ to [\d.]+</td><td>±11.79</td><td>60</td>"
+    assert re.search(mean, re.sub(r"\s*\n\s*", "", page))
     assert "run 2</span>" in page
 
 
@@ -202,3 +204,17 @@ def test_a_plot_of_equal_values_has_an_axis() -> None:
     single = replace(run, measures={"all": replace(run.measures["all"], value=100.0, low=100.0, high=100.0)})
     drawn = plot([single], {"all": 100.0}, [])
     assert drawn.lines[0].dots[0].at == 100 and drawn.ticks[-1].label == "100" and len(drawn.ticks) >= 2
+
+
+def test_what_the_words_alone_give_stands_beside(tmp_path: Path) -> None:
+    write_page(tmp_path / "p.html", [make_run()], [], blind=make_run(wrong_every=3))
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<th>without pictures</th>" in page and "<td>66.67</td>" in page
+
+
+def test_answers_of_which_none_counts_have_a_page_without_a_score(tmp_path: Path) -> None:
+    run = make_run()
+    nothing = replace(run, measures={}, outcomes=[replace(o, sums={}, read=None) for o in run.outcomes])
+    write_page(tmp_path / "p.html", [nothing], [])
+    assert "No answer counts in all." in (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert NOTHING in render(score_parts([nothing], []))

@@ -69,7 +69,7 @@ def evaluate(
     from vistune.evaluate.answering.command import evaluate_and_tell
     from vistune.evaluate.answering.run import Asking
     from vistune.evaluate.benches.bench import BenchFiles
-    from vistune.llm.asking import AskOptions, asked_for
+    from vistune.llm.options import AskOptions, asked_for
 
     files = BenchFiles(data, annotations, captions, splits, split)
     asking = Asking(limit, blind, batch_size, max_new_tokens, instruction)
@@ -177,7 +177,7 @@ def ensemble(
     """Join a model's answers to ScienceQA with a text-only LLM's (paper Table 7)."""
     from vistune.evaluate.benches.bench import BenchFiles
     from vistune.evaluate.ensemble import run_ensemble
-    from vistune.llm.asking import AskOptions, asked_for
+    from vistune.llm.options import AskOptions, asked_for
 
     given = {name: value for name, value in locals().items() if name in AskOptions.model_fields}
     files = BenchFiles(data=problems, splits=splits, split=split)

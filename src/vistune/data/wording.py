@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
-import inflect
+if TYPE_CHECKING:
+    import inflect
 
 # Names that cannot be counted as they are, and what one of them is called.
 _UNITS = {
@@ -19,6 +21,8 @@ _UNITS = {
 
 @cache
 def _engine() -> inflect.engine:
+    import inflect  # takes longer than all else that asks or scores a question needs
+
     return inflect.engine()
 
 

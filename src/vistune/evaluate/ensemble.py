@@ -23,7 +23,8 @@ from vistune.evaluate.decide import Answer, Decision, answer_to, complement, dif
 from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import NO_ANSWER, join, read_sheet
 from vistune.evaluate.text_only import Dispute, ask_for_answers, made_with, settle
-from vistune.llm.asking import Asked, AskOptions
+from vistune.llm.asking import Asked
+from vistune.llm.options import AskOptions
 
 RULES = ("complement", "judge")
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vistune.errors import VistuneError
+from vistune.lines import read_lines
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -39,9 +42,21 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """What :func:`write_outcomes` wrote."""
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        return [_outcome(json.loads(line)) for line in lines]
+    """What :func:`write_outcomes` wrote.
+
+    Raises:
+        VistuneError: the file cannot be read; or a line is no outcome, which is named.
+    """
+    outcomes = []
+    for number, line in read_lines(path):
+        try:
+            outcomes.append(_outcome(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise VistuneError(
+                f"{path}: line {number}: not what scoring writes "
+                f"({type(error).__name__}: {error}). Score again."
+            ) from error
+    return outcomes
 
 
 def _outcome(row: dict[str, object]) -> Outcome:

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from vistune.evaluate.measure import Measure
+import numpy as np
+
+from vistune.evaluate.measure import Measure, percentiles, resampled_sums, sums_of
+from vistune.evaluate.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,28 @@ def over_runs(runs: Sequence[Mapping[str, Measure]]) -> Runs:
         runs=len(runs),
         values=values,
     )
+
+
+def means(runs: Sequence[Mapping[str, Measure]], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, Measure]:
+    """Each measure's mean over the runs that have it, with the interval of that mean.
+
+    A question is drawn with what all runs made of it; a count is of questions that some run counts.
+
+    Args:
+        outcomes: of each run.
+    """
+    known = [{outcome.id: outcome for outcome in run} for run in outcomes]
+    ids = list(dict.fromkeys(name for run in known for name in run))
+    aligned = [[run.get(name, Outcome(name, "", "", {})) for name in ids] for run in known]
+    return {name: _mean(name, mean, aligned) for name, mean in over_runs(runs).mean.items()}
+
+
+def _mean(name: str, mean: float, runs: Sequence[Sequence[Outcome]]) -> Measure:
+    pairs = [sums_of(run, name) for run in runs]
+    pairs = [pair for pair in pairs if pair[1].any()]
+    drawn = resampled_sums(np.stack([column for pair in pairs for column in pair], 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = drawn[:, ::2] / drawn[:, 1::2]
+    low, high = percentiles(100 * ratios.mean(1))
+    count = int(np.any([counted > 0 for _, counted in pairs], axis=0).sum())
+    return Measure(mean, low, high, count, "bootstrap")

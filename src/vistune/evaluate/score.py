@@ -46,9 +46,14 @@ class Scored:
     made: Mapping[str, Any]
 
     @property
+    def counted(self) -> int:
+        """Answers that the measures are over: one that cannot be read is wrong, but a review is left out."""
+        return len(self.outcomes) - (len(self.unread) if self.bench.judged else 0)
+
+    @property
     def complete(self) -> bool:
-        """Every question of the benchmark is answered: the measures are its score."""
-        return not self.missing and self.questions.whole
+        """Every question of the benchmark is answered, and counted: the measures are its score."""
+        return not self.missing and self.questions.whole and self.counted == len(self.outcomes)
 
     @property
     def title(self) -> str:
@@ -65,7 +70,7 @@ class Scored:
         """Why the measures are not the benchmark's score; empty where they are."""
         if self.complete:
             return ""
-        title, answered = self.title, len(self.outcomes)
+        title, answered = self.title, self.counted
         of = self.questions.official or len(self.questions.questions)
         if answered >= of:
             return f"{answered:,} questions, and {title} has {of:,}: not its score"
@@ -101,9 +106,7 @@ class Scored:
 
     def _figures(self) -> dict[str, Any]:
         return {
-            key_of_scores([self]): {name: measure.value for name, measure in self.measures.items()},
-            "intervals": {name: [measure.low, measure.high] for name, measure in self.measures.items()},
-            "counts": {name: measure.count for name, measure in self.measures.items()},
+            **_told([self], self.measures),
             "unread": len(self.unread),
         }
 
@@ -151,12 +154,12 @@ def to_json(runs: Sequence[Scored]) -> dict[str, Any]:
     """The content of ``scores.json``: of several runs their mean, the spread between them, and each."""
     if len(runs) == 1:
         return runs[0].to_json()
-    from vistune.evaluate.runs import over_runs
+    from vistune.evaluate.runs import means, over_runs
 
     over = over_runs([run.measures for run in runs])
     return {
         **_head(runs),
-        key_of_scores(runs): dict(over.mean),
+        **_told(runs, means([run.measures for run in runs], [run.outcomes for run in runs])),
         "deviation": dict(over.deviation),
         "runs": [run.to_json() for run in runs],
         "vistune": __version__,
@@ -177,6 +180,15 @@ def _head(runs: Sequence[Scored]) -> dict[str, Any]:
         "headline": bench.headline,
         "lower_is_better": sorted(bench.lower_is_better),
         "neither_is_better": sorted(bench.neither_is_better),
+    }
+
+
+def _told(runs: Sequence[Scored], found: Mapping[str, Measure]) -> dict[str, Any]:
+    """Values, intervals and counts of measures, by name."""
+    return {
+        key_of_scores(runs): {name: measure.value for name, measure in found.items()},
+        "intervals": {name: [measure.low, measure.high] for name, measure in found.items()},
+        "counts": {name: measure.count for name, measure in found.items()},
     }
 
 

@@ -66,9 +66,11 @@ def read_sheet(path: Path) -> Sheet:
         VistuneError: it cannot be read, or a line is no answer; the message names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VistuneError(f"{path}: cannot be read ({error}).") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise VistuneError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise VistuneError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from error
     whole = _whole(path, text)
     if isinstance(whole, dict):
         rows, made = _predictions(path, whole), whole.get("made") or _made(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
@@ -16,6 +16,7 @@ from vistune.errors import Problem
 from vistune.evaluate.measure import Measure
 from vistune.evaluate.outcome import Outcome
 from vistune.evaluate.published import Published
+from vistune.evaluate.reasons import detail_of, remarks, set_aside_reasons, unread_reasons
 from vistune.evaluate.score import Scored
 
 Item = TypeVar("Item")
@@ -23,6 +24,7 @@ _WIDE = 10_000  # columns: a table is as wide as its content
 _EXAMPLES, _SHOWN = 3, 60  # named for each reason; characters of an answer
 _REASONS = 8  # told of each heading
 NOT_SAID = "nobody wrote down how these answers were made"
+NOTHING = "no answer could be read: there is no score"
 
 
 def render(parts: Iterable[RenderableType]) -> str:
@@ -55,12 +57,13 @@ def score_parts(
         if run.shortfall():
             where = f" ({run.path})" if len(runs) > 1 else ""
             parts.append(Text(run.shortfall() + where, style="bold red"))
-    parts.append(one_table(runs[0], blind) if len(runs) == 1 else runs_table(runs))
+    if not any(run.measures for run in runs):
+        parts.append(Text(NOTHING, style="bold red"))
+    else:
+        parts.append(one_table(runs[0], blind) if len(runs) == 1 else runs_table(runs))
     if published:
         parts += _beside(runs, published)
-    for run in runs:
-        parts += [Text(_printable(line)) for line in _facts(run, name=len(runs) > 1)]
-    return parts
+    return [*parts, *(Text(_printable(line)) for line in _facts(runs))]
 
 
 def one_table(run: Scored, blind: Scored | None = None) -> Table:
@@ -83,27 +86,30 @@ def one_table(run: Scored, blind: Scored | None = None) -> Table:
 def runs_table(runs: Sequence[Scored]) -> Table:
     """Each run's value of each measure, the mean, and the standard deviation between runs."""
     deviations = deviations_of(runs)
-    table = _table("measure", *(f"run {number}" for number in range(1, len(runs) + 1)), "mean", "spread")
-    for name, mean in values_of(runs).items():
+    numbers = (f"run {number}" for number in range(1, len(runs) + 1))
+    table = _table("measure", *numbers, "mean", "95% interval", "spread", "questions")
+    for name, mean in measures_of(runs).items():
         values = [cell(run.measures.get(name)) for run in runs]
         style = "bold" if name == runs[0].bench.headline else ""
         table.add_row(
             titled(name, runs[0].bench.lower_is_better),
             *values,
-            f"{mean:.2f}",
+            f"{mean.value:.2f}",
+            f"{mean.low:.2f} to {mean.high:.2f}",
             f"±{deviations[name]:.2f}" if name in deviations else "",
+            f"{mean.count:,}",
             style=style,
         )
     return table
 
 
-def values_of(runs: Sequence[Scored]) -> dict[str, float]:
-    """Each measure's value; of several runs, their mean."""
+def measures_of(runs: Sequence[Scored]) -> dict[str, Measure]:
+    """Each measure; of several runs, their mean."""
     if len(runs) == 1:
-        return {name: measure.value for name, measure in runs[0].measures.items()}
-    from vistune.evaluate.runs import over_runs
+        return runs[0].measures
+    from vistune.evaluate.runs import means
 
-    return dict(over_runs([run.measures for run in runs]).mean)
+    return means([run.measures for run in runs], [run.outcomes for run in runs])
 
 
 def deviations_of(runs: Sequence[Scored]) -> dict[str, float]:
@@ -139,33 +145,8 @@ def made_lines(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(str(name), _flat(value)) for name, value in made.items() if value not in (None, "", {}, [])]
 
 
-def unread_reasons(unread: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Answers that could not be read, by what their scoring noted; the most frequent reason first."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in unread:
-        groups.setdefault(outcome.note or "could not be read", []).append(outcome)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
-
-
-def remarks(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Answers that were read, and of which a reader should know more; the most frequent remark first."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.read is not None and outcome.note:
-            groups.setdefault(outcome.note, []).append(outcome)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
-
-
-def set_aside_reasons(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """Problems by their reason; the most frequent first."""
-    groups: dict[str, list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(problem.reason, []).append(problem)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
-
-
 def _beside(runs: Sequence[Scored], published: Sequence[Published]) -> list[RenderableType]:
-    values = values_of(runs)
+    values = {name: measure.value for name, measure in measures_of(runs).items()}
     names = [name for name in values if any(name in row.scores for row in published)]
     sources = sources_of(published)
     table = _table("beside the published", *names, "source")
@@ -176,15 +157,34 @@ def _beside(runs: Sequence[Scored], published: Sequence[Published]) -> list[Rend
     return [table, *(Text(f"[{number}] {source}") for number, source in enumerate(sources, 1)), Text("")]
 
 
-def _facts(run: Scored, name: bool) -> list[str]:
-    lines = [str(run.path)] if name else []
+def _facts(runs: Sequence[Scored]) -> Iterator[str]:
+    """How answers were made, once where it is the same of all runs, and what of each is not plain."""
+    alike = all(run.made == runs[0].made for run in runs)
+    if alike:
+        yield from _made(runs[0])
+    for run in runs:
+        lines = [*([] if alike else _made(run)), *_remarkable(run)]
+        yield from [str(run.path)] if len(runs) > 1 and lines else []
+        yield from lines
+
+
+def _made(run: Scored) -> list[str]:
     made = made_lines(run.made)
     width = max((len(key) for key, _ in made), default=0)
-    lines += [f"{key:<{width}}  {value}" for key, value in made] if made else [NOT_SAID]
-    lines += _listed("not read", unread_reasons(run.unread), lambda o: f"{o.id}: {excerpt(o.answer)}")
-    lines += _listed("read, with a remark", remarks(run.outcomes), lambda o: o.id)
-    lines += _listed("set aside, or missing", set_aside_reasons(run.problems), _named)
-    return lines
+    return [f"{key:<{width}}  {value}" for key, value in made] or [NOT_SAID]
+
+
+def _remarkable(run: Scored) -> list[str]:
+    return [
+        *_listed("not read", unread_reasons(run.unread), lambda o: f"{o.id}: {excerpt(o.answer)}"),
+        *_listed("read, with a remark", remarks(run.outcomes), _remark),
+        *_listed("set aside, or missing", set_aside_reasons(run.problems), _named),
+    ]
+
+
+def _remark(outcome: Outcome) -> str:
+    detail = detail_of(outcome)
+    return f"{outcome.id}: {detail}" if detail else outcome.id
 
 
 def _listed(title: str, groups: Mapping[str, list[Item]], name: Callable[[Item], str]) -> list[str]:
@@ -194,7 +194,7 @@ def _listed(title: str, groups: Mapping[str, list[Item]], name: Callable[[Item],
         examples = [name(item) for item in found[:_EXAMPLES]] + ["…"] * (len(found) > _EXAMPLES)
         lines.append(f"{len(found):>9,} x {reason} ({'; '.join(examples)})")
     if len(groups) > _REASONS:
-        lines.append(f"{'':>9}   and {len(groups) - _REASONS:,} other reasons; --out DIR lists them")
+        lines.append(f"{'':>9}   more reasons: {len(groups) - _REASONS:,}; --out DIR lists them")
     return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -68,12 +70,16 @@ def _overhead(template: Template, turns: int) -> int:
 
 
 class _Ids:
-    """A tokenizer of the tokenizers library, as :class:`Renderer` calls one."""
+    """A tokenizer of the tokenizers library, as :class:`Renderer` calls one.
+
+    Args:
+        settings: of its ``tokenizer_config.json``, where an export says what its texts begin with.
+    """
 
     eos_token_id = 0  # only the count matters here
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, settings: Mapping[str, Any] | None = None) -> None:
+        self._tokenizer, self.init_kwargs = tokenizer, settings or {}
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
 
@@ -92,14 +98,29 @@ def _load(name: str) -> _Ids:
     folder = resources.files("vistune").joinpath("model/starter/llm") if name == STARTER else Path(name)
     path = Path(str(folder)) / "tokenizer.json"
     if path.exists():
-        return _Ids(Tokenizer.from_file(str(path)))
+        return _Ids(Tokenizer.from_file(str(path)), _settings(path.with_name("tokenizer_config.json")))
     from transformers import AutoTokenizer
 
     try:
-        return _Ids(AutoTokenizer.from_pretrained(name).backend_tokenizer)
+        loaded = AutoTokenizer.from_pretrained(name)
+        return _Ids(loaded.backend_tokenizer, loaded.init_kwargs)
     except (OSError, ValueError, AttributeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise VistuneError(
             f"Tokenizer {name!r} cannot be loaded: {first} "
             f"Pass a folder with tokenizer.json, a name on the Hugging Face Hub, or `{STARTER}`."
         ) from error
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VistuneError(
+            f"{path}: cannot be read ({error}). Use the files that were saved together."
+        ) from error
+    if not isinstance(settings, dict):
+        raise VistuneError(f"{path}: expected an object, found {type(settings).__name__}.")
+    return settings

@@ -14,7 +14,7 @@ from vistune.evaluate.report.page import write_page
 from vistune.evaluate.score import score_outcomes
 from vistune.evaluate.sheet import read_sheet
 from vistune.evaluate.table import render, score_parts
-from vistune.llm.asking import AskOptions
+from vistune.llm.options import AskOptions
 
 PAGE = "report.html"
 
@@ -69,5 +69,5 @@ def _tell(done: Evaluation, files: BenchFiles, images: Path | None, out: Path) -
         return
     published = published_beside([done.scored])
     yield render(score_parts([done.scored], published, done.blind))
-    write_page(out / PAGE, [done.scored], published, images)
+    write_page(out / PAGE, [done.scored], published, images, blind=done.blind)
     yield f"{out / PAGE}"

@@ -16,7 +16,8 @@ from vistune.errors import Problem, VistuneError, write_problems
 from vistune.evaluate.question import Question
 from vistune.evaluate.sheet import SETTINGS
 from vistune.folders import claim
-from vistune.llm.asking import Asked, AskOptions, ask_all, parameters
+from vistune.llm.asking import Asked, ask_all, parameters
+from vistune.llm.options import AskOptions
 from vistune.llm.request import ChatReply, ChatRequest
 
 ANSWERS, SET_ASIDE = "answers.jsonl", "set_aside.jsonl"

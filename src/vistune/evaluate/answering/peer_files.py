@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from vistune.errors import VistuneError
 from vistune.model import parts
 
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _UNREADABLE = (OSError, ValueError, RuntimeError, ImportError)
 
 
@@ -16,11 +19,14 @@ def load_peer(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Processor and model.
 
     Raises:
-        VistuneError: they cannot be loaded, there is no processor of pictures, or weights are missing.
+        VistuneError: there is no such folder, they cannot be loaded, there is no processor of pictures, or
+            weights are missing.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     place = str(parts.resolve(name))
+    if not Path(place).is_dir() and not _ON_THE_HUB.fullmatch(name):
+        raise VistuneError(f"{name}: no such folder, and no name on the Hugging Face Hub (owner/name).")
     try:
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
         model, info = AutoModelForImageTextToText.from_pretrained(

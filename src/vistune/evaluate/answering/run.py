@@ -156,7 +156,8 @@ class _Asked:
                 progress.advance()
                 if isinstance(answer, Flaw):
                     place = question.image or question.id
-                    self.problems.append(Problem(place, answer.reason, f"{question.id}: {answer.detail}"))
+                    detail = f"question {question.id}" + (f": {answer.detail}" if answer.detail else "")
+                    self.problems.append(Problem(place, answer.reason, detail))
                     continue
                 known[question.id] = _row(question, answer)
                 file.write(_line(known[question.id]))

@@ -159,10 +159,7 @@ def _read(folder: Path) -> tuple[dict[str, Outcome], dict[str, Any]]:
 
 
 def _outcomes(path: Path) -> Sequence[Outcome]:
-    try:
-        outcomes = read_outcomes(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise VistuneError(f"{path}: is not what scoring writes ({error!r}). Score again.") from error
+    outcomes = read_outcomes(path)
     twice = [name for name, count in Counter(outcome.id for outcome in outcomes).items() if count > 1]
     if twice:
         raise VistuneError(f"{path}: has ids twice: {len(twice)}, such as {twice[0]!r}. Score again.")

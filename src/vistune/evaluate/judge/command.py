@@ -8,7 +8,7 @@ from vistune.errors import count_by_reason
 from vistune.evaluate.judge.options import JudgeOptions
 from vistune.evaluate.judge.position import position_bias
 from vistune.evaluate.judge.run import SET_ASIDE, Judged, JudgedRun, judge
-from vistune.evaluate.runs import over_runs
+from vistune.evaluate.runs import means, over_runs
 
 
 def run_judge(options: JudgeOptions) -> Iterator[str]:
@@ -24,12 +24,14 @@ def run_judge(options: JudgeOptions) -> Iterator[str]:
     if judged.asked_again:
         yield f"asked again, because the first reply held no scores: {judged.asked_again} reviews"
     yield judged.spent
+    files = " ".join(str(run.path) for run in judged.runs if not run.swapped)
+    yield f"their page: vistune score {judged.bench.name} {files} --data {options.data} --out DIR"
     if judged.stopped:
         raise judged.stopped
 
 
 def tell(judged: Judged) -> Iterator[str]:
-    """The table of relative scores: mean over runs, their spread, each run; then the bias of place."""
+    """The table of relative scores: mean over runs, interval, spread, each run; then the bias of place."""
     usual = [run for run in judged.runs if not run.swapped]
     swapped = [run for run in judged.runs if run.swapped]
     yield _title(judged, usual)
@@ -48,7 +50,7 @@ def tell(judged: Judged) -> Iterator[str]:
 
 
 def _title(judged: Judged, runs: list[JudgedRun]) -> str:
-    bench, answered = judged.bench, min(len(run.outcomes) for run in runs)
+    bench, answered = judged.bench, min(sum(o.read is not None for o in run.outcomes) for run in runs)
     unread = sum(outcome.read is None for run in runs for outcome in run.outcomes)
     head = f"{bench.title}, relative score, {answered} of {bench.official} questions"
     if answered < bench.official:
@@ -57,12 +59,18 @@ def _title(judged: Judged, runs: list[JudgedRun]) -> str:
 
 
 def _table(runs: list[JudgedRun]) -> Iterator[str]:
-    over = over_runs([run.measures for run in runs])
-    heads = [f"run {run.number}" for run in runs]
-    yield f"{'':14}{'mean':>7}{'sd':>7}" + "".join(f"{head:>8}" for head in heads)
-    for name, mean in over.mean.items():
+    found = [run.measures for run in runs]
+    over, mean = over_runs(found), means(found, [run.outcomes for run in runs])
+    if not mean:
+        yield "no review could be read: there is no score"
+        return
+    heads = "".join(f"{f'run {run.number}':>8}" for run in runs)
+    yield f"{'':14}{'mean':>7}{'95% interval':>17}{'sd':>7}{'questions':>11}{heads}"
+    for name, measure in mean.items():
+        interval = f"{measure.low:.1f} to {measure.high:.1f}"
         row = "".join(f"{_cell(value):>8}" for value in over.values[name])
-        yield f"{name:14}{mean:7.1f}{_cell(over.deviation[name]):>7}{row}"
+        spread = _cell(over.deviation[name])
+        yield f"{name:14}{measure.value:7.1f}{interval:>17}{spread:>7}{measure.count:>11}{row}"
 
 
 def _cell(value: float | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vistune.llm.asking import AskOptions
+from vistune.llm.options import AskOptions
 
 
 class JudgeOptions(AskOptions):

@@ -15,6 +15,7 @@ from vistune.errors import Problem, write_problems
 from vistune.evaluate.measure import Measure
 from vistune.evaluate.outcome import Outcome
 from vistune.evaluate.published import Published
+from vistune.evaluate.reasons import detail_of, remarks, set_aside_reasons, unread_reasons
 from vistune.evaluate.report.gallery import MOST, SEED, Gaps, find_gaps, make_gallery
 from vistune.evaluate.report.plots import plot
 from vistune.evaluate.score import SCORES, Scored, to_json, write_json
@@ -22,13 +23,10 @@ from vistune.evaluate.table import (
     NOT_SAID,
     deviations_of,
     made_lines,
-    remarks,
-    set_aside_reasons,
+    measures_of,
     source_of,
     sources_of,
     titled,
-    unread_reasons,
-    values_of,
 )
 from vistune.page.render import load_template
 from vistune.progress import say
@@ -39,13 +37,20 @@ _EXAMPLES = 20  # listed for each reason
 
 @dataclass(frozen=True)
 class Row:
-    """One measure of all runs; ``deviation``: between runs, where there are several."""
+    """One measure of all runs.
+
+    Attributes:
+        measure: of the one run, or the mean over several.
+        deviation: between runs, where there are several.
+        blind: of the same questions without the pictures, where they were asked.
+    """
 
     name: str
     title: str
-    value: float
+    measure: Measure
     runs: list[Measure | None]
     deviation: float | None
+    blind: Measure | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ def write_page(
     images: Path | None = None,
     most: int = MOST,
     seed: int = SEED,
+    blind: Scored | None = None,
 ) -> Gaps | None:
     """Write the page about the runs of one benchmark.
 
@@ -94,6 +100,7 @@ def write_page(
         published: the rows to stand beside; none where a run is not complete.
         images: where the pictures lie; without it the page shows none.
         most: answers in its gallery, drawn with ``seed``.
+        blind: of a single run: the same questions asked without the pictures.
 
     Returns:
         Which pictures are not there; None without ``images``.
@@ -103,13 +110,15 @@ def write_page(
     """
     pictures = Pictures(images) if images else None
     gaps = find_gaps(pictures, runs) if pictures else None
-    values = values_of(runs)
+    rows = _rows(runs, blind)
+    values = {row.name: row.measure.value for row in rows}
     script = resources.files(__package__).joinpath("score.js").read_text(encoding="utf-8")
     page = load_template(__package__, "score.html.j2").render(
         bench=runs[0].bench,
         runs=runs,
-        rows=_rows(runs, values),
-        headline=_headline(runs, values),
+        rows=rows,
+        blind=blind,
+        headline=next((row for row in rows if row.name == runs[0].bench.headline), None),
         published=published,
         columns=[name for name in values if any(name in row.scores for row in published)],
         values=values,
@@ -134,22 +143,24 @@ def write_page(
     return gaps
 
 
-def _rows(runs: Sequence[Scored], values: Mapping[str, float]) -> list[Row]:
+def _rows(runs: Sequence[Scored], blind: Scored | None) -> list[Row]:
     lower, deviations = runs[0].bench.lower_is_better, deviations_of(runs)
     return [
-        Row(name, titled(name, lower), value, [run.measures.get(name) for run in runs], deviations.get(name))
-        for name, value in values.items()
+        Row(
+            name,
+            titled(name, lower),
+            measure,
+            [run.measures.get(name) for run in runs],
+            deviations.get(name),
+            blind.measures.get(name) if blind else None,
+        )
+        for name, measure in measures_of(runs).items()
     ]
-
-
-def _headline(runs: Sequence[Scored], values: Mapping[str, float]) -> Row | None:
-    """The headline's row; None where no question of it was counted."""
-    return next((row for row in _rows(runs, values) if row.name == runs[0].bench.headline), None)
 
 
 def _answers(groups: Mapping[str, Sequence[Outcome]]) -> list[Reason]:
     return [
-        Reason(name, len(group), [(outcome.id, outcome.answer) for outcome in group[:_EXAMPLES]])
+        Reason(name, len(group), [(o.id, detail_of(o) or o.answer) for o in group[:_EXAMPLES]])
         for name, group in groups.items()
     ]
 

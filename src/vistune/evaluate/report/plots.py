@@ -72,7 +72,7 @@ class _Axis:
 
 def _axis(values: Sequence[float]) -> _Axis:
     """Round numbers around all values; beyond 0 or 100 only where a value is."""
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=100.0)
     step = next((step for step in _STEPS if (high - low) / step <= _MOST_TICKS - 2), _STEPS[-1])
     first, last = math.floor(low / step) * step, math.ceil(high / step) * step
     if first == last:
