@@ -178,12 +178,9 @@ def to_sglang(name):
     return SGLANG[begin] + name.removeprefix(begin)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="transformers 5.6 and newer write an encoder's weights without `vision_model.`"
-)
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_vllms_own_implementation_finds_every_weight(kind, tmp_path):
-    """Its names are those of the hub's LLaVA-1.5. docs/serving.md: --model-impl transformers."""
+    """Its names are those of the hub's LLaVA-1.5."""
     for name in names(export(tmp_path, kind)):
         assert name.startswith(("language_model.", "vision_tower.vision_model.", "multi_modal_projector."))
 
@@ -233,7 +230,6 @@ def test_llama_cpp_finds_the_llm(plain):
     assert llm and all(LLAMA_CPP.fullmatch(name.replace("language_model.", "")) for name in llm)
 
 
-@pytest.mark.xfail(strict=True, reason="an empty `chat_template` hides chat_template.jinja from llama.cpp")
 def test_llama_cpp_finds_the_chat_template(folder):
     assert "chat_template" not in read(folder, "tokenizer_config.json")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from vistune.errors import VistuneError
 from vistune.model import parts
@@ -21,6 +23,8 @@ from vistune.template.begin import leave_to_template
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LONGEST = 2048
+_NESTED = ("clip_vision_model", "siglip_vision_model")  # encoders whose weights lie one level deeper there
+_SHORT, _LONG = "vision_tower.", "vision_tower.vision_model."
 
 
 def import_checkpoint(source: str, out: Path, template: str, max_length: int | None = None) -> Path:
@@ -84,20 +88,49 @@ def export_checkpoint(source: str, out: Path, dtype: str = "float16") -> Path:
     portable = {name: value and _portable(value) for name, value in named.items()}
     begin = leave_to_template(checkpoint.tokenizer)
     save_checkpoint(checkpoint.with_recipe(**portable), out)
-    _say_no_begin_is_added(out / "tokenizer_config.json")
-    say(f"{out}: load it with transformers 5 or newer; older ones do not find its weights.")
+    _settle_tokenizer(out / "tokenizer_config.json")
+    if checkpoint.model.vision.backbone.config.model_type in _NESTED:
+        _nest_encoder(out)
+    say(f"{out}: load it with transformers 5 or newer.")
     if begin:
         say(f"The chat template writes {begin}, the tokenizer does not: prompts of your own begin with it.")
     return out
 
 
-def _say_no_begin_is_added(config: Path) -> None:
-    """For llama.cpp, which goes by the setting; transformers goes by ``tokenizer.json`` and saves none."""
+def _settle_tokenizer(config: Path) -> None:
+    """For llama.cpp: it goes by ``add_bos_token``, which transformers does not save, and takes an empty
+    ``chat_template`` for the template."""
     settings = json.loads(config.read_text(encoding="utf-8"))
-    text = json.dumps({**settings, "add_bos_token": False}, indent=2, sort_keys=True, ensure_ascii=False)
-    part = config.with_suffix(".part")
+    if settings.get("chat_template") is None:
+        settings.pop("chat_template", None)
+    _write_json(config, {**settings, "add_bos_token": False})
+
+
+def _nest_encoder(folder: Path) -> None:
+    """Name an encoder's weights as the hub's LLaVA checkpoints do, which engines with a LLaVA of their own go
+    by; transformers 5.6 and newer read both names, and write the shorter one."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            tensors = {_nested(name): weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
+        part = path.with_suffix(".part")
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(path)
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["weight_map"] = {_nested(name): file for name, file in content["weight_map"].items()}
+        _write_json(index, content)
+
+
+def _nested(name: str) -> str:
+    return _LONG + name.removeprefix(_SHORT) if name.startswith(_SHORT) and _LONG not in name else name
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     part.write_text(text + "\n", encoding="utf-8")
-    part.replace(config)
+    part.replace(path)
 
 
 def _connector(source: str, config: Any) -> Any:
