@@ -24,6 +24,7 @@ attention, its cache, and ``inference_mode``. A ratio is of the medians over rou
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import statistics
@@ -40,20 +41,20 @@ from PIL import Image
 from torch import Tensor
 
 from vistune.conversation import Conversation, ask, human
-from vistune.data.images import Preprocessor, open_image
+from vistune.data.images import open_image
 from vistune.data.wording import plural, with_article
 from vistune.data.world.scene import catalogue
 from vistune.data.world.write import write_world
 from vistune.evaluate.question import Question
 from vistune.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vistune.model.connector import Connector
-from vistune.model.llava import Llava
-from vistune.model.vision import VisionEncoder
-from vistune.recipe import ModelRecipe
+
+try:
+    from benchmarks.models import random_llava
+except ModuleNotFoundError:  # run by its path
+    from models import random_llava
 
 BATCH, ROWS = 8, 64  # ROWS is the default of `vistune evaluate`
 PICTURES = {"starter": 40, "random": 8}
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FORMS = (
     "What is in the picture?",
     "How many {things} are there?",
@@ -89,45 +90,6 @@ class Memory:
 
     def __iter__(self) -> Any:
         return iter(self._pictures)
-
-
-def random_llava() -> Checkpoint:
-    """A CLIP of 11M parameters at 336 px, a connector of two layers, a Llama of 46M."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    tokenizer = load_checkpoint("starter").tokenizer
-    vision = CLIPVisionConfig(
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        image_size=336,
-        patch_size=14,
-    )
-    llm = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=12,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        max_position_embeddings=2048,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    encoder = VisionEncoder(CLIPVisionModel(vision), -2, "patch")
-    model = Llava(
-        encoder,
-        Connector("mlp2x_gelu", 384, 512),
-        LlamaForCausalLM(llm),
-        tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    recipe = ModelRecipe(
-        vision="random", llm="random", connector="mlp2x_gelu", template="short", max_length=2048
-    )
-    return Checkpoint(model.eval(), tokenizer, Preprocessor(336, CLIP_MEAN, CLIP_STD), recipe)
 
 
 def make_questions(names: Sequence[str], each: int) -> list[Question]:
@@ -170,6 +132,12 @@ class Theirs:
             self._model: Any = LlavaForConditionalGeneration.from_pretrained(
                 Path(folder) / "saved", dtype=torch.float32, attn_implementation="sdpa"
             ).eval()
+
+    def asked(self, trial: Trial) -> Theirs:
+        """The same weights, asked something else."""
+        other = copy.copy(self)
+        other._trial = trial
+        return other
 
     def single(self) -> Answers:
         return self._answer(1)

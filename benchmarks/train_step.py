@@ -41,10 +41,8 @@ from torch import Tensor
 from vistune.conversation import IGNORE_INDEX
 from vistune.data.pack import shared_length
 from vistune.errors import Problem
-from vistune.model.connector import Connector
 from vistune.model.hf import llava_state, to_llava
 from vistune.model.llava import Llava
-from vistune.model.vision import VisionEncoder
 from vistune.recipe import ModelRecipe, StageRecipe
 from vistune.template import Encoded
 from vistune.train.loader import Loader
@@ -52,7 +50,12 @@ from vistune.train.order import Order
 from vistune.train.parallel import Team
 from vistune.train.stage import make_optimizer, optimizer_step
 
-VOCABULARY, IMAGE, BATCH = 8192, 3, 8
+try:
+    from benchmarks.models import VOCABULARY, random_model
+except ModuleNotFoundError:  # run by its path
+    from models import VOCABULARY, random_model
+
+IMAGE, BATCH = 3, 8
 ALONE = Team(0, 1, torch.device("cpu"), distributed=False)
 MODEL = ModelRecipe(vision="random", llm="random")
 PARTS = {"instruct": ("connector", "llm"), "align": ("connector",)}
@@ -62,29 +65,24 @@ DIALOGUES_A_PICTURE = 1.94
 
 def make_model(patches: int) -> Llava:
     """4 layers of width 384 (13M parameters) behind a CLIP of 6 layers of width 256 (5M)."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    side = round(patches**0.5)
-    vision = CLIPVisionConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        image_size=14 * side,
-        patch_size=14,
-    )
-    llm = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        max_position_embeddings=4096,
-    )
-    encoder = VisionEncoder(CLIPVisionModel(vision), -2, "patch")
-    return Llava(encoder, Connector("linear", 256, 384), LlamaForCausalLM(llm), IMAGE)
+    vision = {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "image_size": 14 * round(patches**0.5),
+        "patch_size": 14,
+    }
+    llm = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "max_position_embeddings": 4096,
+    }
+    return random_model("linear", IMAGE, vision, llm)
 
 
 def make_samples(stage: str, count: int, patches: int, question_first: float) -> list[Encoded]:
