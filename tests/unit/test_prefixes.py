@@ -67,6 +67,39 @@ def test_the_least_recently_used_leaves_and_memory_is_bounded():
     assert len(kept) == 3
 
 
+def test_against_comparing_with_everything_that_was_kept():
+    rng = np.random.default_rng(0)
+    kept, known = Prefixes(10**9), []
+    for _ in range(400):
+        row = rng.integers(0, 3, rng.integers(1, 12))
+        common = [_common(row[:-1], other) for other in known]
+        found = kept.find(row)
+        assert (found.length if found else 0) == max(common, default=0)
+        if found:
+            assert found.keys[0].flatten().tolist() == [_value(row[: n + 1]) for n in range(found.length)]
+        made = Stretch(len(row))
+        values = torch.tensor([float(_value(row[: n + 1])) for n in range(len(row))])[None, None, :, None]
+        made.extend(0, values, values)
+        kept.keep(row, made)
+        known.append(row)
+    leaves = [
+        row for row in known if not any(len(o) > len(row) and _common(row, o) == len(row) for o in known)
+    ]
+    assert len(kept) == len({row.tobytes() for row in leaves})
+    assert kept.bytes == sum(
+        8 * len(np.frombuffer(row, dtype=np.int64)) for row in {r.tobytes() for r in leaves}
+    )
+
+
+def _common(a, b):
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _value(row):
+    """Another number for each beginning."""
+    return sum(3.0**n * (x + 1) for n, x in enumerate(row)) % 1000003
+
+
 def test_a_seed_fixes_the_draws_and_top_p_bounds_them():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
     first = [Sampler(1.0, seed=4)(logits) for _ in range(3)]

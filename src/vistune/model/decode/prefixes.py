@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vistune.model.decode.keys import Stretch
 
-_MOST = 1000  # entries; each is compared with what comes
 _SIGN = np.int64(-(2**63))  # marks the places of pictures, so that none is like a token's id
 
 
@@ -28,8 +28,29 @@ def marks_of(ids: Sequence[int], image_token: int, pictures: Sequence[bytes]) ->
     return marks
 
 
+@dataclass(eq=False)
+class _Node:
+    """A stretch of marks in a tree; only leaves hold keys and values, those from the root to their end."""
+
+    edge: np.ndarray
+    parent: _Node | None
+    stretch: Stretch | None = None
+    children: dict[int, _Node] = field(default_factory=dict)
+
+    def add(self, child: _Node) -> None:
+        child.parent = self
+        self.children[int(child.edge[0])] = child
+
+    def leaf(self) -> _Node:
+        """Any leaf below: all of them begin alike up to here."""
+        node = self
+        while node.children:
+            node = next(iter(node.children.values()))
+        return node
+
+
 class Prefixes:
-    """Stretches by what they read; the least recently used leave first.
+    """Stretches by what they read, in a radix tree; the least recently used leave first.
 
     Args:
         capacity: bytes of keys and values at most.
@@ -38,7 +59,8 @@ class Prefixes:
     def __init__(self, capacity: int) -> None:
         self.bytes = 0
         self._capacity = capacity
-        self._kept: OrderedDict[bytes, tuple[np.ndarray, Stretch]] = OrderedDict()
+        self._root = _Node(np.zeros(0, dtype=np.int64), None)
+        self._kept: OrderedDict[_Node, None] = OrderedDict()  # the leaves
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -46,15 +68,13 @@ class Prefixes:
     def find(self, marks: np.ndarray) -> Stretch | None:
         """The longest beginning of ``marks`` that was read, short of all of it: a row must have something to
         read. It may be the beginning of something longer."""
-        best, key = 0, b""
-        for name, (known, _) in self._kept.items():
-            alike = _alike(known, marks[:-1])
-            if alike > best:
-                best, key = alike, name
-        if not best:
+        node, depth, _ = self._walk(marks[:-1])
+        if depth == 0:
             return None
-        self._kept.move_to_end(key)
-        return self._kept[key][1].first(best)
+        leaf = node.leaf()
+        self._kept.move_to_end(leaf)
+        assert leaf.stretch is not None
+        return leaf.stretch.first(depth)
 
     def keep(self, marks: np.ndarray, stretch: Stretch) -> None:
         """Remember a stretch; what it goes on from need not be remembered apart.
@@ -62,17 +82,52 @@ class Prefixes:
         Args:
             marks: [stretch.length].
         """
-        if stretch.bytes > self._capacity or any(_begins(known, marks) for known, _ in self._kept.values()):
+        node, depth, along = self._walk(marks)
+        if stretch.bytes > self._capacity or depth == len(marks):
             return
-        for name in [name for name, (known, _) in self._kept.items() if _begins(marks, known)]:
-            self._drop(name)
-        self._kept[marks.tobytes()] = marks, stretch
+        if along < len(node.edge):
+            node = _split(node, along)
+        elif node.stretch is not None:
+            self._forget(node)
+        leaf = _Node(marks[depth:], node, stretch)
+        node.add(leaf)
+        self._kept[leaf] = None
         self.bytes += stretch.bytes
-        while self.bytes > self._capacity or len(self) > _MOST:
+        while self.bytes > self._capacity:
             self._drop(next(iter(self._kept)))
 
-    def _drop(self, name: bytes) -> None:
-        self.bytes -= self._kept.pop(name)[1].bytes
+    def _walk(self, marks: np.ndarray) -> tuple[_Node, int, int]:
+        """The node where ``marks`` leave the tree, how many of them led there, and how many of its edge."""
+        node, depth, along = self._root, 0, 0
+        while depth < len(marks) and (child := node.children.get(int(marks[depth]))):
+            node, along = child, _alike(child.edge, marks[depth:])
+            depth += along
+            if along < len(child.edge):
+                break
+        return node, depth, along
+
+    def _forget(self, leaf: _Node) -> None:
+        assert leaf.stretch is not None
+        self.bytes -= leaf.stretch.bytes
+        leaf.stretch = None
+        del self._kept[leaf]
+
+    def _drop(self, leaf: _Node) -> None:
+        self._forget(leaf)
+        node: _Node = leaf
+        while node.parent and not node.children:
+            del node.parent.children[int(node.edge[0])]
+            node = node.parent
+
+
+def _split(node: _Node, place: int) -> _Node:
+    """Part a node's edge in two; returns the upper one."""
+    assert node.parent
+    upper = _Node(node.edge[:place], None)
+    node.parent.add(upper)
+    node.edge = node.edge[place:]
+    upper.add(node)
+    return upper
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> int:
@@ -80,7 +135,3 @@ def _alike(a: np.ndarray, b: np.ndarray) -> int:
     shorter = min(len(a), len(b))
     apart = np.flatnonzero(a[:shorter] != b[:shorter])
     return int(apart[0]) if len(apart) else shorter
-
-
-def _begins(whole: np.ndarray, part: np.ndarray) -> bool:
-    return len(part) <= len(whole) and _alike(whole, part) == len(part)

@@ -61,8 +61,8 @@ class ReadOne:
         for number, stretch in enumerate(slots.stretches):
             if stretch is not None:
                 groups.setdefault(id(stretch), (stretch, []))[1].append(number)
-        self._groups = [(stretch, torch.tensor(rows, device=device)) for stretch, rows in groups.values()]
-        self._most = max((stretch.length for stretch, _ in self._groups), default=0)
+        self._groups = [(stretch, _members(rows, device), len(rows)) for stretch, rows in groups.values()]
+        self._most = max((stretch.length for stretch, _, _ in self._groups), default=0)
         self._numbers = torch.arange(len(slots), device=device)
         self._ends = torch.tensor(slots.lengths, device=device)
         starts = [stretch.length if stretch else 0 for stretch in slots.stretches]
@@ -95,20 +95,26 @@ class ReadOne:
         scale = how.scaling or query.shape[-1] ** -0.5
         asked = query[0].transpose(0, 1).reshape(rows, heads, -1, query.shape[-1]) * scale
         scores = asked.new_zeros((*asked.shape[:3], self._most + self._places))
-        for stretch, members in self._groups:
+        for stretch, members, count in self._groups:
             together = _by_head(asked[members])
             found = together @ stretch.keys[layer][0].transpose(-1, -2)
-            scores[members, :, :, : stretch.length] = _by_row(found, len(members))
+            scores[members, :, :, : stretch.length] = _by_row(found, count)
         scores[..., self._most :] = asked @ keys.transpose(-1, -2)
         if how.softcap is not None:
             scores = how.softcap * torch.tanh(scores / how.softcap)
         scores = scores.masked_fill(self._hidden(how.window)[:, None, None], -torch.inf)
         weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
         attended = weights[..., self._most :] @ values
-        for stretch, members in self._groups:
+        for stretch, members, count in self._groups:
             together = _by_head(weights[members, :, :, : stretch.length])
-            attended[members] += _by_row(together @ stretch.values[layer][0], len(members))
+            attended[members] += _by_row(together @ stretch.values[layer][0], count)
         return attended.reshape(rows, query.shape[1], -1).transpose(0, 1)[None]
+
+
+def _members(rows: Sequence[int], device: torch.device) -> slice | Tensor:
+    """Neighbours as a slice: nothing is copied to look at them."""
+    first, last = rows[0], rows[-1]
+    return slice(first, last + 1) if last - first + 1 == len(rows) else torch.tensor(rows, device=device)
 
 
 def _by_head(x: Tensor) -> Tensor:

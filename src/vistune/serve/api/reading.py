@@ -35,7 +35,7 @@ async def read_request(body: ChatBody, limits: Limits, metrics: Metrics) -> Chat
         )
     conversation = to_conversation(body.messages, limits)
     pictures = await _fetch(conversation.pictures, limits, metrics)
-    return ChatRequest(conversation, pictures, body.sampling(wanted))
+    return ChatRequest(conversation, pictures, body.sampling(wanted), bool(body.stream))
 
 
 def to_conversation(messages: Sequence[Message], limits: Limits) -> Conversation:

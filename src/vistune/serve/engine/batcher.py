@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from vistune.serve.engine.engine import Finish, Piece, Sampling, Usage
 from vistune.serve.engine.prepare import Prepared
 from vistune.serve.engine.writing import Writer
 
+_SMALL = 20_000_000  # parameters; one token of a smaller model is written before a second core has begun
 _READ_TOKENS = 4096  # read at a time, so that those who write already do not wait long
 
 
@@ -25,6 +27,7 @@ class Job:
 
     Attributes:
         send: takes its pieces, or the error in the place of one.
+        streamed: wants its words as they come.
         cancelled: set by anybody at any time; the next step drops it.
     """
 
@@ -32,8 +35,37 @@ class Job:
     sampling: Sampling
     writer: Writer
     send: Callable[[Piece | Exception], None]
+    streamed: bool = True
     cancelled: bool = False
     cached: int = 0
+
+    @property
+    def waits_for_all(self) -> bool:
+        """Nobody needs its words before the last."""
+        return not self.streamed and not self.sampling.stop
+
+
+@dataclass(eq=False)
+class _Plan:
+    """How a job begins.
+
+    Attributes:
+        begun: what was read already.
+        pixels: of the pictures that were not, [I, 3, H, W].
+        end: where the last picture ends.
+        features: [I, P, D] of ``pixels``, where the job's own row is to read them.
+    """
+
+    job: Job
+    begun: Stretch | None
+    pixels: Tensor | None
+    end: int
+    features: Tensor | None = None
+
+    @property
+    def beginning(self) -> bytes:
+        """The same for jobs that have all up to their last picture in common."""
+        return self.job.prepared.marks[: self.end].tobytes()
 
 
 @dataclass
@@ -61,6 +93,7 @@ class Batcher:
         self.running: dict[Row, Job] = {}
         self.prefixes = Prefixes(cache_bytes)
         self.counts = Counts()
+        self._small = sum(p.numel() for p in self._model.parameters()) < _SMALL
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -70,7 +103,9 @@ class Batcher:
         if joining:
             self._join(joining)
         if self.running:
-            self._tell(self._decoder.step())
+            with _threads(1 if self._small else torch.get_num_threads()):
+                ended = self._decoder.step()
+            self._tell(ended)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody, and begin anew."""
@@ -102,29 +137,26 @@ class Batcher:
         return chosen
 
     def _join(self, jobs: list[Job]) -> None:
-        """Read new pictures first and by themselves, so that others can go on from them."""
-        joining = {self._row(job): job for job in jobs}
+        """Read new pictures first, all at once and by themselves, so that others can go on from them."""
+        plans = [self._plan(job) for job in jobs]
+        self._read_pictures(plans)
+        joining = {self._row(plan): plan.job for plan in plans}
         self.running |= joining
         self._tell(self._decoder.join(list(joining)), list(joining))
 
-    def _row(self, job: Job) -> Row:
-        ids, marks = job.prepared.ids, job.prepared.marks
+    def _plan(self, job: Job) -> _Plan:
+        marks = job.prepared.marks
         begun = self._begun(marks)
         job.cached = begun.length if begun else 0
         self.counts.cached += job.cached
-        self.counts.read += len(ids) - job.cached
-        pictures = None
+        self.counts.read += len(marks) - job.cached
         seen = np.flatnonzero(marks < 0)
+        pixels = None
         if len(seen) and seen[-1] >= job.cached:
-            pictures = self._features(job.prepared.pixels, int((seen < job.cached).sum()))
-            end = int(seen[-1]) + 1
-            if end < len(ids):  # a row must have something to read
-                (begun,) = self._decoder.read([ids[job.cached : end]], pictures, [begun])
-                self.prefixes.keep(marks[:end], begun)
-                pictures = None
-        rest = ids[begun.length if begun else 0 :]
-        choose = _chooser(job.sampling)
-        return Row(rest, job.prepared.most, begun, pictures, choose, keeps=True)
+            assert job.prepared.pixels is not None
+            read = int((seen < job.cached).sum()) // self._model.vision.patches
+            pixels = job.prepared.pixels[read:]
+        return _Plan(job, begun, pixels, int(seen[-1]) + 1 if len(seen) else 0)
 
     def _begun(self, marks: np.ndarray) -> Stretch | None:
         """What was read already; of a prompt that ends with a picture, not a part of that picture."""
@@ -134,12 +166,38 @@ class Batcher:
             return begun.first(whole) if whole else None
         return begun
 
-    def _features(self, pixels: Tensor | None, read: int) -> Tensor:
-        """Of the pictures that come after ``read`` places of pictures."""
-        assert pixels is not None
+    def _read_pictures(self, plans: list[_Plan]) -> None:
+        """Encode new pictures, and read what leads up to them; plans that begin alike share it."""
+        new = {plan.beginning: plan for plan in plans if plan.pixels is not None}
+        if not new:
+            return
+        features = self._features(
+            torch.cat([plan.pixels for plan in new.values() if plan.pixels is not None])
+        )
+        parts = features.split([len(plan.pixels) for plan in new.values() if plan.pixels is not None])
+        for plan, part in zip(new.values(), parts, strict=True):
+            plan.features = part
+        apart = [plan for plan in new.values() if plan.end < len(plan.job.prepared.ids)]
+        if apart:  # others end with their picture: a row must have something to read
+            beginnings = [plan.job.prepared.ids[plan.job.cached : plan.end] for plan in apart]
+            pictures = torch.cat([plan.features for plan in apart if plan.features is not None])
+            stretches = self._decoder.read(beginnings, pictures, [plan.begun for plan in apart])
+            for plan, stretch in zip(apart, stretches, strict=True):
+                plan.begun, plan.features = stretch, None
+                self.prefixes.keep(plan.job.prepared.marks[: plan.end], stretch)
+        for plan in plans:
+            if plan.pixels is not None:
+                plan.begun, plan.features = new[plan.beginning].begun, new[plan.beginning].features
+
+    def _row(self, plan: _Plan) -> Row:
+        prepared = plan.job.prepared
+        rest = prepared.ids[plan.begun.length if plan.begun else 0 :]
+        choose = _chooser(plan.job.sampling)
+        return Row(rest, prepared.most, plan.begun, plan.features, choose, keeps=True)
+
+    def _features(self, pixels: Tensor) -> Tensor:
         like = next(self._model.vision.parameters())
-        new = pixels[read // self._model.vision.patches :]
-        return self._model.features(new.to(like.device, like.dtype))
+        return self._model.features(pixels.to(like.device, like.dtype))
 
     def _tell(self, ended: list[Row], begun: list[Row] | None = None) -> None:
         """Send what is new of everybody's answer."""
@@ -148,6 +206,8 @@ class Batcher:
             if job is None:
                 continue
             self.counts.written += 1
+            if job.waits_for_all and row not in ended:
+                continue
             text = job.writer.write(self._decoder.answer(row), last=row in ended)
             if row in ended:
                 self._finish(row, job, text, "stop" if self._stopped(row, job) else "length")
@@ -166,6 +226,15 @@ class Batcher:
             written = np.array(row.written[:-1], dtype=np.int64)
             self.prefixes.keep(np.concatenate([job.prepared.marks, written]), row.kept)
         job.send(Piece(text, finish, Usage(len(job.prepared.ids), len(row.written), job.cached)))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many, in this thread of ours."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def _chooser(sampling: Sampling) -> Sampler | None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -55,6 +55,7 @@ class BuiltIn:
         self._batcher = Batcher(checkpoint, options.rows, int(options.cache * _GIGABYTE))
         self._coming: SimpleQueue[Job | None] = SimpleQueue()
         self._preparing = ThreadPoolExecutor(1, f"prepare {name}")  # the tokenizer is one for all
+        self._outbox: list[_Letter] = []  # of the engine's thread
         self._taken = 0
         self._closed = False
         self._thread = Thread(target=self._work, name=f"engine {name}", daemon=True)
@@ -97,7 +98,7 @@ class BuiltIn:
         try:
             loop = asyncio.get_running_loop()
             prepared = await loop.run_in_executor(self._preparing, prepare, self.checkpoint, request)
-            mailbox = _Mailbox(loop)
+            mailbox = _Mailbox(loop, self._outbox)
             job = self._job(request, prepared, mailbox)
             self._coming.put(job)
             async for piece in mailbox.pieces():
@@ -131,7 +132,7 @@ class BuiltIn:
 
     def _job(self, request: ChatRequest, prepared: Prepared, mailbox: _Mailbox) -> Job:
         writer = Writer(self.checkpoint.tokenizer, request.sampling.stop)
-        return Job(prepared, request.sampling, writer, mailbox.put)
+        return Job(prepared, request.sampling, writer, mailbox.put, request.streamed)
 
     def _work(self) -> None:
         """The engine's thread: as long as there is something to do, steps; else it sleeps."""
@@ -141,7 +142,19 @@ class BuiltIn:
                 self._batcher.step()
             except Exception as error:  # whoever waits must hear of it, and the engine goes on
                 self._batcher.fail(EngineError(f"{type(error).__name__}: {error}"))
+            self._send()
         self._batcher.fail(EngineError("The engine was stopped."))
+        self._send()
+
+    def _send(self) -> None:
+        """Wake each event loop once for all that a step has written."""
+        loops: dict[asyncio.AbstractEventLoop, list[_Letter]] = {}
+        for letter in self._outbox:
+            loops.setdefault(letter.mailbox.loop, []).append(letter)
+        self._outbox.clear()
+        for loop, letters in loops.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_deliver, letters)
 
     def _take(self, wait: bool) -> None:
         """Take in who has come."""
@@ -160,20 +173,30 @@ class _Mailbox:
     """Pieces from the engine's thread to the event loop."""
 
     loop: asyncio.AbstractEventLoop
-    _queue: asyncio.Queue[Piece | Exception] = field(default_factory=asyncio.Queue)
+    outbox: list[_Letter]
+    queue: asyncio.Queue[Piece | Exception] = field(default_factory=asyncio.Queue)
 
     def put(self, piece: Piece | Exception) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+        self.outbox.append(_Letter(self, piece))
 
     async def pieces(self) -> AsyncIterator[Piece]:
         while True:
-            piece = await self._queue.get()
+            piece = await self.queue.get()
             if isinstance(piece, Exception):
                 raise piece
             yield piece
             if piece.finish:
                 return
+
+
+class _Letter(NamedTuple):
+    mailbox: _Mailbox
+    piece: Piece | Exception
+
+
+def _deliver(letters: list[_Letter]) -> None:
+    for mailbox, piece in letters:
+        mailbox.queue.put_nowait(piece)
 
 
 def _to_int8(checkpoint: Checkpoint) -> None:

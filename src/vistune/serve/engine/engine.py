@@ -34,11 +34,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation that ends with a question, its pictures by the names that it uses, and how to answer."""
+    """A conversation that ends with a question, its pictures by the names that it uses, and how to answer.
+
+    Attributes:
+        streamed: the reader wants words as they come; else one piece is enough.
+    """
 
     conversation: Conversation
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
     sampling: Sampling = Sampling()
+    streamed: bool = True
 
 
 @dataclass(frozen=True)
