@@ -217,7 +217,7 @@ def test_version_and_help():
     data = ["world", "generate", "curate", "check", "audit"]
     scores = ["evaluate", "score", "judge", "compare", "ensemble"]
     models = ["train", "import", "export"]
-    assert verbs == [*data, *models, *scores, "chat", "quickstart", "convert", "starter"]
+    assert verbs == [*data, *models, *scores, "chat", "serve", "quickstart", "convert", "starter"]
 
 
 def test_help_starts_in_under_half_a_second():

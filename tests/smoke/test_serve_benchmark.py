@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import slow
+
+pytestmark = slow
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "serve.py"
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "httpx")
 

@@ -10,10 +10,11 @@ from PIL import Image
 pytest.importorskip("gradio")
 
 from tests.browser import chromium, is_there
+from tests.conftest import slow
 from tests.fake_api import FakeApi, serving
 from vistune.serve.page.mount import mount_page
 
-pytestmark = pytest.mark.skipif(not is_there(), reason="needs Chromium")
+pytestmark = [slow, pytest.mark.skipif(not is_there(), reason="needs Chromium")]
 
 LEFT = "document.querySelector('#vt-left').innerText"
 HOSTILE = (
@@ -128,6 +129,7 @@ async def more_turns(api, tab, folder):
         await asyncio.sleep(0.1 * (not api.votes))
     assert [vote["vote"] for vote in api.votes] == ["up"]
     api.refusal = (400, {"message": "This is 12 tokens too long."}, {})
+    await tab.until("document.querySelector('#vt-box .submit-button')")
     await tab.write("#vt-box textarea", "Too long?")
     await tab.enter()
     await tab.until(f"{LEFT}.includes('12 tokens too long')")
