@@ -233,8 +233,10 @@ def _threads(count: int) -> Iterator[None]:
     """Compute with so many, in this thread of ours."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _chooser(sampling: Sampling) -> Sampler | None:
