@@ -344,9 +344,11 @@ def test_endpoint_that_always_wants_less_is_given_up_later_than_one_that_is_down
     async def busy(number: int, body: dict[str, Any]) -> web.StreamResponse:
         return error(429, "slow down")
 
-    results, endpoint = ask_all(busy, ledger, [str(n) for n in range(200)], patience=0.4, in_flight=4)
+    results, endpoint = ask_all(busy, ledger, [str(n) for n in range(200)], patience=1.0, in_flight=4)
     assert isinstance(results[-1], EndpointError) and "slow down" in str(results[-1])
-    assert endpoint.times[-1] - endpoint.times[0] >= 0.4  # of one that is down: a tenth of it
+    # One that is down gets a tenth of the patience. The client counts from the first answer to the last, the
+    # endpoint from the first request to the last: near the whole second, not to the millisecond.
+    assert endpoint.times[-1] - endpoint.times[0] >= 0.5
 
 
 def test_endpoint_that_refuses_whatever_it_is_asked_ends_the_run(ledger: Path):
