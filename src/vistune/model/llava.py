@@ -17,6 +17,7 @@ from vistune.model.adapters import has_adapters, train_adapters
 from vistune.model.attention import Arrangement, Layout, given_mask, prepare
 from vistune.model.connector import Connector
 from vistune.model.last_layer import LastLayer
+from vistune.model.linear import use_onednn
 from vistune.model.vision import VisionEncoder
 
 LOGITS_AT_ONCE = 2**25  # elements; more are computed in chunks, and again in the backward pass
@@ -38,6 +39,7 @@ class Llava(nn.Module):
         self.image_token = image_token
         prepare(language_model)
         self._last_layer = LastLayer(language_model)
+        use_onednn(self)
 
     def embed(self, ids: Tensor, pixels: Tensor | None) -> Tensor:
         """Embeddings [B, T, D] of ``ids`` [B, T], with features of ``pixels`` [I, 3, H, W] in their places.

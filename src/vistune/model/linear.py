@@ -1,0 +1,83 @@
+"""Linear layers by oneDNN on the CPU.
+
+PyTorch brings two libraries that multiply matrices of 32 bits. Its linear layers take MKL, which on AMD's
+processors reaches half of what they can do; oneDNN, which torch.compile takes, reaches more. The products
+are the same but for the order in which they are summed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Below both, starting oneDNN takes longer than the product. Larger weights come from memory, not from a cache:
+# oneDNN reads them faster, however little there is to multiply.
+_MULTIPLICATIONS, _WEIGHTS = 2**20, 2**18
+
+
+def use_onednn(model: nn.Module) -> None:
+    """Let all plain linear layers of ``model`` compute by oneDNN where it is of use; their weights stay what
+    they are, and so does everything that is not a product of large matrices of 32 bits on the CPU."""
+    if not _is_there():
+        return
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDnnLinear
+
+
+def _is_there() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class OneDnnLinear(nn.Linear):
+    """A linear layer like any other."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        if _suits(input, self.weight):
+            product: Tensor = _Product.apply(input, self.weight, self.bias)
+            return product
+        return super().forward(input)
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    return (
+        (weight.numel() >= _WEIGHTS or x.numel() * weight.shape[0] >= _MULTIPLICATIONS)
+        and x.dim() > 1
+        and x.dtype is weight.dtype is torch.float32
+        and x.device.type == "cpu"
+        and type(weight) is nn.Parameter  # not one that only looks like it: quantized, sharded, traced
+        and type(x) is Tensor
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _Product(torch.autograd.Function):
+    """x weight' + bias."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)
+        return (
+            _product(grad, weight.t()) if for_x else None,
+            _product(rows.t(), x.flatten(0, -2).t()) if for_weight else None,
+            rows.sum(0) if for_bias else None,
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """[..., in], [out, in] -> [..., out]."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
