@@ -55,10 +55,12 @@ def alone(model, prompt, most, stop=STOP):
     return written[:-1] if written[-1:] == stop else written
 
 
-@pytest.fixture(params=["copied", "shared"])
+@pytest.fixture(params=["copied", "copied where alone", "apart"])
 def stretches(request, monkeypatch):
-    """Short stretches are copied into slots, long ones are not; the tests' are all short."""
-    monkeypatch.setattr("vistune.model.decode.keys._SHORT", 128 if request.param == "copied" else 0)
+    """Some stretches are copied into slots; the tests' are all short and small."""
+    keys = "vistune.model.decode.keys"
+    monkeypatch.setattr(f"{keys}._SHORT", 128 if request.param == "copied" else 0)
+    monkeypatch.setattr(f"{keys}._SMALL", 0 if request.param == "apart" else 2**20)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])

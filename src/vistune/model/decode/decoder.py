@@ -85,11 +85,8 @@ class Decoder:
         """Read the rows' ids and write each one's first token; returns those that have ended with it."""
         first = len(self)
         numbers = range(first, first + len(rows))
-        for row in rows:
-            self._slots.add(row.stretch)
         lengths = [len(row.ids) for row in rows]
-        added = [0] * first + lengths
-        self._slots.reserve(added)
+        self._slots.add([row.stretch for row in rows], lengths)
         pictures = [row.pictures for row in rows if row.pictures is not None]
         hidden = self._model.read(
             _row([row.ids for row in rows], self._model.device),
@@ -97,7 +94,7 @@ class Decoder:
             ReadRows(self._slots, numbers, lengths),
             torch.cat(pictures) if pictures else None,
         )
-        self._slots.grow(added)
+        self._slots.grow([0] * first + lengths)
         self._rows += rows
         lasts = torch.tensor(lengths, device=hidden.device).cumsum(0) - 1
         return self._write(numbers, hidden[lasts])

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_LEAST_PLACES = 64
-_SHORT = 128  # places; copying a shorter stretch into each slot costs less than looking at it apart
+_SPARE = 64  # places for what a row will write, before its slot must grow
+# A stretch is copied into slots where that costs less than looking at it apart in each step: one of so few
+# places, or one of so few bytes that a single row goes on from.
+_SHORT, _SMALL = 128, 2**26
 
 
 class Stretch:
@@ -73,18 +75,19 @@ class Slots:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def add(self, stretch: Stretch | None) -> int:
-        """A new slot that goes on from ``stretch``."""
-        short = stretch is not None and stretch.length <= _SHORT
-        self.stretches.append(None if short else stretch)
-        self.lengths.append(0)
-        slot = len(self) - 1
-        if stretch is not None and short:
-            self.reserve([*[0] * slot, stretch.length])
-            for layer, key in stretch.keys.items():
-                self.extend(slot, layer, key, stretch.values[layer])
-            self.lengths[slot] = stretch.length
-        return slot
+    def add(self, stretches: Sequence[Stretch | None], added: Sequence[int]) -> None:
+        """New slots that go on from ``stretches``, with room for so many places after each."""
+        first = len(self)
+        copied = [stretch if _worth_copying(stretch, stretches) else None for stretch in stretches]
+        self.stretches += [None if copy else stretch for stretch, copy in zip(stretches, copied, strict=True)]
+        self.lengths += [0] * len(stretches)
+        copies = [copy.length if copy else 0 for copy in copied]
+        self.reserve([0] * first + [old + new for old, new in zip(copies, added, strict=True)])
+        for slot, copy in enumerate(copied, first):
+            if copy is not None:
+                for layer, key in copy.keys.items():
+                    self.extend(slot, layer, key, copy.values[layer])
+                self.lengths[slot] = copy.length
 
     def start(self, slot: int) -> int:
         """How many places were read before the slot's next one, the stretch's included."""
@@ -95,7 +98,7 @@ class Slots:
         """Make room for so many more places of each slot."""
         wanted = max(length + more for length, more in zip(self.lengths, added, strict=True))
         if wanted > self._places:
-            self._places = max(_LEAST_PLACES, 2 * self._places, wanted)
+            self._places = max(2 * self._places, wanted + _SPARE)
         for layer, kept in self._layers.items():
             self._layers[layer] = tuple(self._room(x) for x in kept)  # type: ignore[assignment]
 
@@ -158,3 +161,11 @@ class Slots:
         roomy = kept.new_zeros((wanted, kept.shape[1], self._places, kept.shape[3]))
         roomy[:slots, :, :places] = kept
         return roomy
+
+
+def _worth_copying(stretch: Stretch | None, among: Sequence[Stretch | None]) -> bool:
+    """Whether a slot gets a copy of the stretch that it goes on from, as ``among`` others do from theirs."""
+    if stretch is None:
+        return False
+    alone = sum(other is stretch for other in among) == 1
+    return stretch.length <= _SHORT or (alone and stretch.bytes <= _SMALL)
