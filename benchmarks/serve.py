@@ -6,7 +6,7 @@ Two models, in float32 on the CPU: the starter, with its own answers, and a rand
 parameters at 576 patches a picture, made to write ``--tokens`` tokens for every question. Pictures are scenes
 of the sample world. Servers are started as users start them, one at a time, and asked over HTTP, greedily.
 
-- ttft: two engines in this process, one of them without a prefix cache. Each round has a new picture: a
+- ttft: two engines in one process, one of them without a prefix cache. Each round has a new picture: a
   first turn, then the second, timed from the request to the first words, making picture and prompt ready
   included. A ratio is of the medians.
 - throughput: ``--clients`` clients, each with a picture of its own in every round, and ``--questions``

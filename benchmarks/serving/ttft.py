@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -23,23 +26,31 @@ _PICTURE = "picture"
 
 
 def measure(trial: Trial, rounds: int) -> dict[str, Any]:
-    """Engines in this process; a picture, and so a conversation, is new in each round."""
-    return asyncio.run(_measure(trial, rounds))
+    """Engines in a process of their own; a picture, and so a conversation, is new in each round."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as process:  # this one's threads would be in their way
+        return process.submit(_run, trial.name, trial.folder, trial.pictures, trial.most, rounds).result()
 
 
-async def _measure(trial: Trial, rounds: int) -> dict[str, Any]:
+def _run(name: str, folder: Path, pictures: Sequence[Path], most: int, rounds: int) -> dict[str, Any]:
     engines = {
-        "cache": BuiltIn("cache", trial.checkpoint, {}, BuiltInOptions()),
-        "none": BuiltIn("none", trial.checkpoint, {}, BuiltInOptions(cache=0)),
+        "cache": BuiltIn.load("cache", str(folder)),
+        "none": BuiltIn.load("none", str(folder), BuiltInOptions(cache=0)),
     }
+    return asyncio.run(_measure(engines, name, pictures, most, rounds))
+
+
+async def _measure(
+    engines: dict[str, BuiltIn], name: str, pictures: Sequence[Path], most: int, rounds: int
+) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {way: [] for way in engines}
     cached: list[int] = []
     same = 0
     try:
         for number in range(rounds + 1):
-            picture = open_image(trial.pictures[number % len(trial.pictures)])
+            picture = open_image(pictures[number % len(pictures)])
             order = list(engines) if number % 2 else list(engines)[::-1]
-            told = {way: await _turns(engines[way], picture, trial.most) for way in order}
+            told = {way: await _turns(engines[way], picture, most) for way in order}
             if number == 0:  # to warm up
                 continue
             same += told["cache"][1] == told["none"][1]
@@ -48,12 +59,12 @@ async def _measure(trial: Trial, rounds: int) -> dict[str, Any]:
                 if way == "cache":
                     cached.append(usage.cached)
                 elif usage.cached:
-                    sys.exit(f"{trial.name}: an engine without a cache found {usage.cached} tokens in it.")
+                    sys.exit(f"{name}: an engine without a cache found {usage.cached} tokens in it.")
     finally:
         for engine in engines.values():
             await engine.close()
-    if min(cached) < trial.checkpoint.model.vision.patches:
-        sys.exit(f"{trial.name}: the second turn read its picture again ({min(cached)} tokens were kept).")
+    if min(cached) < engines["cache"].checkpoint.model.vision.patches:
+        sys.exit(f"{name}: the second turn read its picture again ({min(cached)} tokens were kept).")
     times = {way: statistics.median(taken) for way, taken in seconds.items()}
     return {
         "ratio": times["cache"] / times["none"],

@@ -35,10 +35,7 @@ def make(tokenizer):
 
     yield make
     for engine in made:
-        engine._closed = True
-        engine._coming.put(None)
-        engine._thread.join(10)
-        assert not engine._thread.is_alive()
+        asyncio.run(engine.close())
 
 
 async def read(engine, asked):

@@ -12,6 +12,7 @@ from vistune.serve.api.reading import to_conversation
 from vistune.serve.api.wire import Message
 from vistune.serve.engine.attention import Looked, ids_of, look
 from vistune.serve.engine.built_in import BuiltIn
+from vistune.serve.engine.worker import worker
 from vistune.serve.guards.limits import Limits
 from vistune.serve.guards.pictures import fetch_pictures
 
@@ -30,6 +31,7 @@ def looker(engine: BuiltIn, limits: Limits) -> Callable[[list[dict[str, Any]], s
         pictures = await fetch_pictures(conversation.pictures, limits)
         async with turn:
             ids = await asyncio.to_thread(ids_of, engine.checkpoint, conversation, answer)
-            return await asyncio.to_thread(look, engine.checkpoint, conversation, pictures, ids)
+            looking = worker.submit(look, engine.checkpoint, conversation, pictures, ids)
+            return await asyncio.wrap_future(looking)
 
     return looked

@@ -17,7 +17,7 @@ from vistune.serve.engine.engine import Finish, Piece, Sampling, Usage
 from vistune.serve.engine.prepare import Prepared
 from vistune.serve.engine.writing import Writer
 
-_SMALL = 20_000_000  # parameters; one token of a smaller model is written before a second core has begun
+_SMALL = 20_000_000  # parameters; a smaller model has written a token before a second core has begun
 _READ_TOKENS = 4096  # read at a time, so that those who write already do not wait long
 
 
@@ -96,16 +96,30 @@ class Batcher:
         self._small = sum(p.numel() for p in self._model.parameters()) < _SMALL
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """Drop who was cancelled, read who waits while there is room, and write one token of each."""
+    def join(self) -> None:
+        """Drop who was cancelled, read who waits while there is room, and write the first token of each."""
         self._drop_cancelled()
-        joining = self._choose()
-        if joining:
-            self._join(joining)
+        if joining := self._choose():
+            with self._threads():
+                self._join(joining)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Write the next token of each."""
         if self.running:
-            with _threads(1 if self._small else torch.get_num_threads()):
+            with self._threads():
                 ended = self._decoder.step()
             self._tell(ended)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Compute a small model in one thread: the server's other threads want a core, too."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1 if self._small else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody, and begin anew."""
@@ -226,17 +240,6 @@ class Batcher:
             written = np.array(row.written[:-1], dtype=np.int64)
             self.prefixes.keep(np.concatenate([job.prepared.marks, written]), row.kept)
         job.send(Piece(text, finish, Usage(len(job.prepared.ids), len(row.written), job.cached)))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with so many, in this thread of ours."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _chooser(sampling: Sampling) -> Sampler | None:

@@ -1,4 +1,4 @@
-"""The built-in engine: one thread for each model, and the event loop that waits for it."""
+"""The built-in engine: the thread that computes, and the event loop that waits for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from threading import Thread
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from vistune.model.fingerprint import fingerprint
 from vistune.serve.engine.batcher import Batcher, Job
 from vistune.serve.engine.engine import BusyError, ChatRequest, EngineError, Piece
 from vistune.serve.engine.prepare import Prepared, prepare
+from vistune.serve.engine.worker import worker
 from vistune.serve.engine.writing import Writer
 
 _GIGABYTE = 10**9
@@ -53,13 +53,11 @@ class BuiltIn:
         self.context: int | None = checkpoint.recipe.max_length
         self._options = options
         self._batcher = Batcher(checkpoint, options.rows, int(options.cache * _GIGABYTE))
-        self._coming: SimpleQueue[Job | None] = SimpleQueue()
         self._preparing = ThreadPoolExecutor(1, f"prepare {name}")  # the tokenizer is one for all
-        self._outbox: list[_Letter] = []  # of the engine's thread
         self._taken = 0
-        self._closed = False
-        self._thread = Thread(target=self._work, name=f"engine {name}", daemon=True)
-        self._thread.start()
+        # of the thread that computes
+        self._outbox: list[_Letter] = []
+        self._going = self._closed = False
 
     @classmethod
     def load(cls, name: str, checkpoint: str, options: BuiltInOptions | None = None) -> BuiltIn:
@@ -68,7 +66,10 @@ class BuiltIn:
         Raises:
             VistuneError: it cannot be loaded, or ``int8`` cannot be had here.
         """
-        options = options or BuiltInOptions()
+        return worker.submit(cls._load, name, checkpoint, options or BuiltInOptions()).result()
+
+    @classmethod
+    def _load(cls, name: str, checkpoint: str, options: BuiltInOptions) -> BuiltIn:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = getattr(torch, options.dtype or ("bfloat16" if device.type == "cuda" else "float32"))
         loaded = load_checkpoint(checkpoint, dtype=dtype)
@@ -100,7 +101,7 @@ class BuiltIn:
             prepared = await loop.run_in_executor(self._preparing, prepare, self.checkpoint, request)
             mailbox = _Mailbox(loop, self._outbox)
             job = self._job(request, prepared, mailbox)
-            self._coming.put(job)
+            worker.later(partial(self._take, job))
             async for piece in mailbox.pieces():
                 yield piece
         finally:
@@ -125,24 +126,39 @@ class BuiltIn:
 
     async def close(self) -> None:
         """See :class:`vistune.serve.engine.engine.Engine`."""
-        self._closed = True
-        self._coming.put(None)
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await asyncio.wrap_future(worker.submit(self._end))
         self._preparing.shutdown()
 
     def _job(self, request: ChatRequest, prepared: Prepared, mailbox: _Mailbox) -> Job:
         writer = Writer(self.checkpoint.tokenizer, request.sampling.stop)
         return Job(prepared, request.sampling, writer, mailbox.put, request.streamed)
 
-    def _work(self) -> None:
-        """The engine's thread: as long as there is something to do, steps; else it sleeps."""
-        while not self._closed:
-            self._take(wait=not (self._batcher.running or self._batcher.waiting))
-            try:
-                self._batcher.step()
-            except Exception as error:  # whoever waits must hear of it, and the engine goes on
-                self._batcher.fail(EngineError(f"{type(error).__name__}: {error}"))
-            self._send()
+    def _take(self, job: Job) -> None:
+        """Take in who has come."""
+        self._batcher.waiting.append(job)
+        if self._closed:
+            self._end()
+        elif not self._going:
+            self._going = True
+            worker.later(self._turn)
+
+    def _turn(self) -> None:
+        """A step, and another one as long as there is something to do."""
+        if self._closed:
+            return
+        try:
+            self._batcher.join()
+            self._send()  # first words do not wait for the second ones
+            self._batcher.step()
+        except Exception as error:  # whoever waits must hear of it, and the engine goes on
+            self._batcher.fail(EngineError(f"{type(error).__name__}: {error}"))
+        self._send()
+        self._going = bool(self._batcher.running or self._batcher.waiting)
+        if self._going:
+            worker.later(self._turn)
+
+    def _end(self) -> None:
+        self._closed = True
         self._batcher.fail(EngineError("The engine was stopped."))
         self._send()
 
@@ -156,21 +172,10 @@ class BuiltIn:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_deliver, letters)
 
-    def _take(self, wait: bool) -> None:
-        """Take in who has come."""
-        try:
-            job = self._coming.get(block=wait)
-            while True:
-                if job is not None:
-                    self._batcher.waiting.append(job)
-                job = self._coming.get_nowait()
-        except Empty:
-            return
-
 
 @dataclass
 class _Mailbox:
-    """Pieces from the engine's thread to the event loop."""
+    """Pieces from the thread that computes to the event loop."""
 
     loop: asyncio.AbstractEventLoop
     outbox: list[_Letter]

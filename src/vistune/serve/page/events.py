@@ -137,7 +137,7 @@ class Events:
     async def answers(self, desk: Desk) -> Any:
         """The answers that can be looked at, the last one chosen."""
         found = [
-            (f"{exchange.model}: {exchange.question[:60]} → {exchange.answer[:60]}", f"{side} {number}")
+            (f"{exchange.model}: {exchange.question[:45]} → {exchange.answer[:45]}", f"{side} {number}")
             for number in range(max(len(desk.left.exchanges), len(desk.right.exchanges)))
             for side, talk in (("right", desk.right), ("left", desk.left))
             for exchange in talk.exchanges[number : number + 1]
