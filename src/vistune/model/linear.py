@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-# Below both, starting oneDNN takes longer than the product. Larger weights come from memory, not from a cache:
+# Below both, starting oneDNN takes longer than the product. Larger weights come from memory, not a cache:
 # oneDNN reads them faster, however little there is to multiply.
 _MULTIPLICATIONS, _WEIGHTS = 2**20, 2**18
 
@@ -72,12 +73,27 @@ class _Product(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         return (
             _product(grad, weight.t()) if for_x else None,
-            _product(rows.t(), x.flatten(0, -2).t()) if for_weight else None,
+            _onednn(_padded(rows).t(), _padded(x.flatten(0, -2)).t()) if for_weight else None,
             rows.sum(0) if for_bias else None,
         )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """[..., in], [out, in] -> [..., out]."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    rows = x.flatten(0, -2)
+    return _onednn(_padded(rows), weight, bias)[: len(rows)].unflatten(0, x.shape[:-1])
+
+
+def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """[N, in], [out, in] -> [N, out]."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """[N, ...] -> [N or some more, ...], with zeros: oneDNN makes and keeps code, up to a megabyte, for each
+    number of rows that it meets, and shall meet few."""
+    count = len(rows)
+    step = 1 << (count - 1).bit_length() if count <= 64 else 64 if count <= 512 else 256
+    missing = -count % step
+    return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
