@@ -93,23 +93,23 @@ class Batcher:
         self.running: dict[Row, Job] = {}
         self.prefixes = Prefixes(cache_bytes)
         self.counts = Counts()
+        self._joined = False  # somebody, in the last step
         self._small = sum(p.numel() for p in self._model.parameters()) < _SMALL
 
     @torch.inference_mode()
-    def join(self) -> None:
-        """Drop who was cancelled, read who waits while there is room, and write the first token of each."""
-        self._drop_cancelled()
-        if joining := self._choose():
-            with self._threads():
-                self._join(joining)
-
-    @torch.inference_mode()
     def step(self) -> None:
-        """Write the next token of each."""
-        if self.running:
-            with self._threads():
-                ended = self._decoder.step()
-            self._tell(ended)
+        """Drop who was cancelled; then read who waits, where there is room, or else write one token of each.
+
+        Those who write do not wait for more than one reading.
+        """
+        self._drop_cancelled()
+        joining = [] if self._joined and self.running else self._choose()
+        self._joined = bool(joining)
+        with self._threads():
+            if joining:
+                self._join(joining)
+            elif self.running:
+                self._tell(self._decoder.step())
 
     @contextmanager
     def _threads(self) -> Iterator[None]:

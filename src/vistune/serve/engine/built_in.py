@@ -147,8 +147,6 @@ class BuiltIn:
         if self._closed:
             return
         try:
-            self._batcher.join()
-            self._send()  # first words do not wait for the second ones
             self._batcher.step()
         except Exception as error:  # whoever waits must hear of it, and the engine goes on
             self._batcher.fail(EngineError(f"{type(error).__name__}: {error}"))
