@@ -1,6 +1,7 @@
 """The built-in engine on a tiny model: what is answered together, goes on, stops or leaves."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tests.tiny import tiny_checkpoint
 from vistune.conversation import Conversation, ask, gpt, human
 from vistune.serve.engine.built_in import BuiltIn, BuiltInOptions
 from vistune.serve.engine.engine import BadRequestError, BusyError, ChatRequest, EngineError, Sampling
+from vistune.serve.engine.worker import worker
 from vistune.serve.engine.writing import Writer
 
 
@@ -177,3 +179,30 @@ def test_pieces_make_the_whole_and_nothing_is_taken_back(text, stops):
     ends = [whole.index(stop) for stop in stops if stop in whole]
     assert "".join(pieces) == (whole[: min(ends)] if ends else whole).rstrip()
     assert writer.stopped == bool(ends) and "\ufffd" not in "".join(pieces)
+
+
+def test_steps_read_and_write_in_turn(make, monkeypatch):
+    """Whoever writes waits for one reading at most, and first words do not wait for second ones."""
+    monkeypatch.setattr("vistune.serve.engine.batcher._READ_TOKENS", 1)  # one at a time
+    engine, done = make(), []
+    for name in ("join", "step"):
+        method = getattr(engine._batcher._decoder, name)
+        spy = lambda *rows, name=name, method=method: done.append(name) or method(*rows)  # noqa: E731
+        monkeypatch.setattr(engine._batcher._decoder, name, spy)
+    gate = threading.Event()
+    worker.later(gate.wait)  # until all of them have come
+    threading.Timer(0.5, gate.set).start()
+    together(engine, *(request(f"what is {n}", most=4) for n in range(3)))
+    assert done.count("join") == 3 and "join join" not in " ".join(done)
+    assert done[:2] == ["join", "step"]
+
+
+def test_models_that_are_busy_at_once_take_turns(make):
+    engines = make(), make()
+    alone = [together(engine, request("what is it")) for engine in engines]
+
+    async def both():
+        return await asyncio.gather(*(read(engine, request("what is it")) for engine in engines))
+
+    told = asyncio.run(both())
+    assert [text for text, _ in told] == [text for [(text, _)] in alone]

@@ -20,7 +20,8 @@ class Row:
     Attributes:
         ids: what the model reads after ``stretch``; one token at least.
         most: new tokens at most.
-        pictures: connected features [I, P, D] of the pictures in ``ids``.
+        pictures: connected features [I, P, D] of the pictures in ``ids``; given up when the row joins, as
+            ``stretch`` is.
         choose: the next token by its logits [V]; None takes the likeliest.
         keeps: leave what was read in ``kept`` when the answer ends.
         written: the answer's ids so far, its STOP included.
@@ -95,6 +96,8 @@ class Decoder:
             torch.cat(pictures) if pictures else None,
         )
         self._slots.grow([0] * first + lengths)
+        for row in rows:
+            row.stretch = row.pictures = None  # where they are of use, they are kept
         self._rows += rows
         lasts = torch.tensor(lengths, device=hidden.device).cumsum(0) - 1
         return self._write(numbers, hidden[lasts])

@@ -98,7 +98,7 @@ class Slots:
         """Make room for so many more places of each slot."""
         wanted = max(length + more for length, more in zip(self.lengths, added, strict=True))
         if wanted > self._places:
-            self._places = max(2 * self._places, wanted + _SPARE)
+            self._places = max(self._places * 5 // 4, wanted + _SPARE)
         for layer, kept in self._layers.items():
             self._layers[layer] = tuple(self._room(x) for x in kept)  # type: ignore[assignment]
 

@@ -18,7 +18,7 @@ from vistune.serve.engine.prepare import Prepared
 from vistune.serve.engine.writing import Writer
 
 _SMALL = 20_000_000  # parameters; a smaller model has written a token before a second core has begun
-_READ_TOKENS = 4096  # read at a time, so that those who write already do not wait long
+_READ_TOKENS = 2048  # read at a time, so that those who write already do not wait long
 
 
 @dataclass(eq=False)
