@@ -166,9 +166,10 @@ def test_closing_ends_one_that_does_not_hear(place, exported, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_ends_with_us_however_we_end(place, exported, number):
     program = f"""
-        import time
+        import signal, time
         from pathlib import Path
         from vistune.serve.engine.external import External, ExternalOptions
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` lets it be ignored
         options = ExternalOptions("vllm", log=Path({str(place.log)!r}))
         External.start("mine", {str(exported / "export")!r}, options)
         print("ready", flush=True)
