@@ -1,8 +1,8 @@
 """Linear layers by oneDNN on the CPU.
 
-PyTorch brings two libraries that multiply matrices of 32 bits. Its linear layers take MKL, which on an AMD EPYC
-takes twice as long as oneDNN, torch.compile's choice. The products are the same but for the order in which
-they are summed.
+PyTorch brings two libraries that multiply matrices of 32 bits. Its linear layers take MKL, which on an AMD
+EPYC takes twice as long as oneDNN, torch.compile's choice. The products are the same but for the order in
+which they are summed.
 """
 
 from __future__ import annotations
