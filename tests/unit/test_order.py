@@ -34,6 +34,24 @@ def test_groups_stay_together():
     assert [g for n, g in enumerate(groups) if n == 0 or groups[n - 1] != g] == list(dict.fromkeys(groups))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_every_tenth_of_an_epoch_is_composed_as_the_whole(seed):
+    """Pictures of one to four dialogues, as in LLaVA-Instruct; packed tokens a step must not drift either."""
+    rng = np.random.default_rng(7)
+    sizes = rng.choice([1, 2, 3, 4], 8000, p=[0.3, 0.4, 0.2, 0.1])
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    records = flat(epoch_of(Order(np.arange(len(groups)), groups, 32, seed, share=True), 0))
+    size = sizes[groups[records]]
+    tenths = np.array_split(np.arange(len(records)), 10)
+    alone = np.mean(size == 1)
+    # Samples come in groups, so that a share varies about as if there were a group's share of the samples.
+    bound = 4 * np.sqrt(alone * (1 - alone) / (len(records) / 10 / sizes.mean()))
+    assert [float(np.mean(size[tenth] == 1)) for tenth in tenths] == pytest.approx([alone] * 10, abs=bound)
+    tokens = 50 + 256 / size  # of a sample, its share of a prefix of 256 included
+    halves = [float(tokens[: len(tokens) // 2].mean()), float(tokens[len(tokens) // 2 :].mean())]
+    assert halves == pytest.approx([float(tokens.mean())] * 2, rel=0.02)
+
+
 def test_without_sharing_they_do_not():
     groups = np.arange(200) // 4
     records = flat(epoch_of(Order(np.arange(200), groups, 4, 3, share=False), 0))

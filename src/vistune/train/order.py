@@ -45,11 +45,12 @@ class Order:
         mixed = self._selection[rng.permutation(len(self._selection))]
         if not self._share:
             return mixed
-        # A group comes where its first sample is; a stable sort keeps the rest of the shuffle. Where a record
-        # is seen several times in an epoch, each time is a group of its own.
+        # One permutation of the groups: placed by its first sample, a large group would come early, and an
+        # epoch's tenths would differ. A stable sort keeps the shuffle within a group. Where a record is seen
+        # several times in an epoch, each time is a group of its own.
         groups = self._groups[mixed] * (len(mixed) + 1) + _occurrences(mixed)
-        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-        return mixed[np.argsort(first[group], kind="stable")]
+        found, group = np.unique(groups, return_inverse=True)
+        return mixed[np.argsort(rng.permutation(len(found))[group], kind="stable")]
 
 
 def _occurrences(records: np.ndarray) -> np.ndarray:
