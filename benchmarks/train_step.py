@@ -46,9 +46,10 @@ from vistune.model.llava import Llava
 from vistune.recipe import ModelRecipe, StageRecipe
 from vistune.template import Encoded
 from vistune.train.loader import Loader
+from vistune.train.optimizers import make_optimizer
 from vistune.train.order import Order
 from vistune.train.parallel import Team
-from vistune.train.stage import make_optimizer, optimizer_step
+from vistune.train.stage import optimizer_step
 
 try:
     from benchmarks.models import VOCABULARY, random_model

@@ -13,8 +13,9 @@ from vistune.data.pack import Tree, flatten
 from vistune.errors import VistuneError
 from vistune.recipe import StageRecipe
 from vistune.template import Encoded
+from vistune.train.optimizers import make_optimizer
 from vistune.train.parallel import Team
-from vistune.train.stage import make_optimizer, optimizer_step, schedule
+from vistune.train.stage import optimizer_step, schedule
 
 IMAGE = 2
 ALONE = Team(0, 1, torch.device("cpu"), distributed=False)

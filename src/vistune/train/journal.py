@@ -12,6 +12,7 @@ from vistune.model.llava import Llava
 from vistune.train.flops import attended_pairs, model_flops, peak_flops
 from vistune.train.loader import Prepared
 from vistune.train.metrics import MetricsLog, StepRow
+from vistune.train.optimizers import rates
 from vistune.train.parallel import Team
 from vistune.train.stage import StepResult
 from vistune.train.throughput import Throughput
@@ -48,7 +49,7 @@ class Journal:
         row = StepRow(
             step,
             result.loss,
-            {group["part"]: group["lr"] for group in optimizer.param_groups},
+            rates(optimizer),
             result.gradient_norm,
             result.tokens,
             result.supervised,

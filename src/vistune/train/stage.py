@@ -12,7 +12,7 @@ from torch import nn
 from vistune.data.batch import Batch
 from vistune.errors import VistuneError
 from vistune.model.llava import Llava
-from vistune.recipe import StageRecipe
+from vistune.train.optimizers import set_rates
 from vistune.train.parallel import Team
 
 
@@ -35,25 +35,6 @@ def schedule(step: int, steps: int, warmup_ratio: float) -> float:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, steps - warmup)
     return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def make_optimizer(model: Llava, stage: StageRecipe) -> torch.optim.AdamW:
-    """AdamW over what is set to be trained; each part has a group, and its peak rate, of its own.
-
-    Weights decay where they are matrices; biases and norms do not.
-    """
-    groups = []
-    for part in stage.trains:
-        trained = [p for p in model.parts()[part].parameters() if p.requires_grad]
-        for decay, chosen in (
-            (stage.weight_decay, [p for p in trained if p.ndim > 1]),
-            (0.0, [p for p in trained if p.ndim <= 1]),
-        ):
-            if chosen:
-                peak = stage.rate_of(part)
-                group = {"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay, "part": part}
-                groups.append(group)
-    return torch.optim.AdamW(groups, fused=True)
 
 
 def optimizer_step(
@@ -93,8 +74,7 @@ def optimizer_step(
             f"The loss ({total}) or its gradient ({norm}) is not finite; this step was not taken. "
             "Lower `learning_rate`, or use `precision: float32`."
         )
-    for group in optimizer.param_groups:
-        group["lr"] = factor * group["peak"]
+    set_rates(optimizer, factor)
     optimizer.step()
     return StepResult(
         total,

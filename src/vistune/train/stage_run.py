@@ -23,10 +23,11 @@ from vistune.train.feed import Features, Pictures, Pixels
 from vistune.train.journal import Journal
 from vistune.train.loader import Loader
 from vistune.train.metrics import read_metrics
+from vistune.train.optimizers import make_optimizer
 from vistune.train.order import Order, count_steps
 from vistune.train.parallel import Team, shard
 from vistune.train.saves import Saves
-from vistune.train.stage import StepResult, make_optimizer, optimizer_step, schedule
+from vistune.train.stage import StepResult, optimizer_step, schedule
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _MANY = 1_000_003  # more than a stage has steps
