@@ -167,6 +167,21 @@ def check(
 
 
 @app.command()
+def split(
+    data: Annotated[list[Path], typer.Argument(help="LLaVA-format files: JSON, JSON lines or Parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: train/ and val/ in it; must be new.")],
+    val: Annotated[str, typer.Option(help="What is held out: a share of the pictures, or a number.")] = "5%",
+    seed: Seed = 0,
+) -> None:
+    """Hold out pictures, with all dialogues on them, to validate on."""
+    from vistune.data.split import Share
+    from vistune.data.split import split as run
+
+    for line in run(data, Share.parse(val), out, seed).lines():
+        print(line)
+
+
+@app.command()
 def audit(
     data: Annotated[Path, typer.Argument(help="LLaVA-format file, or a folder that `generate` wrote.")],
     instances: Annotated[Path, typer.Option(help="COCO instances file of the pictures.")],
