@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from vistune.conversation import IGNORE_INDEX
+from vistune.data.mix import Mix
 from vistune.data.pack import shared_length
 from vistune.errors import Problem
 from vistune.model.hf import llava_state, to_llava
@@ -131,7 +132,7 @@ class Memory:
         ]
         numbers = {start: number for number, start in enumerate(dict.fromkeys(starts))}
         self.groups = np.array([numbers[start] for start in starts])
-        self.selection = np.arange(len(samples))
+        self.selection = Mix([np.arange(len(samples))], [1])
 
     def __getitem__(self, number: int) -> Encoded:
         return self._samples[number]

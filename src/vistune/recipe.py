@@ -74,12 +74,15 @@ class SourceRecipe(_Strict):
     """One file of a stage's data.
 
     Attributes:
-        passes: how often each record is seen in an epoch: 1 once, 0.5 a random half of them, 2 twice.
+        passes: how often each record is seen in an epoch: 1 once, 2 twice. Of 0.5, each epoch sees half of
+            the records, drawn anew: those that were seen least.
+        share: the random part of the records that is used at all, the same in every epoch: 0.05 for 5%.
         images: where its pictures are, if not where the run's are: a folder, a zip or tar file, or a
             pattern of tar files; relative to the data folder.
     """
 
     passes: float = Field(1.0, gt=0)
+    share: float = Field(1.0, gt=0, le=1)
     images: str | None = None
 
 
@@ -88,8 +91,8 @@ class StageRecipe(_Strict):
 
     Attributes:
         data: LLaVA-format files, relative to the data folder; a number is the file's ``passes``.
-        mix: ``passes`` as given, or ``uniform``: all files are seen equally often, whatever their sizes
-            (the paper's chat stage), an epoch staying as long as it would be.
+        mix: ``passes`` as given, or ``uniform``: each file gives an equal part of an epoch, whatever its size
+            (the paper's chat stage). The passes then give the epoch's length alone, and must be equal.
         learning_rate: of all that is trained, or of each trained part.
         batch_size: samples of one optimizer step, over all devices.
         max_steps: stop here even if epochs are left; the schedule ends here too.
@@ -132,6 +135,11 @@ class StageRecipe(_Strict):
             raise ValueError("`lora` would be ignored: the stage does not train the llm")
         if self.mix == "uniform" and len(self.data) == 1:
             raise ValueError("`mix: uniform` would be ignored: there is one file")
+        if self.mix == "uniform" and len({source.passes for source in self.data.values()}) > 1:
+            raise ValueError(
+                "`mix: uniform` would ignore unequal passes: leave `mix` out to see files as often as their "
+                "numbers say, or name `share` for a part of a file, for example {detail.json: {share: 0.05}}"
+            )
         return self
 
     def rate_of(self, part: str) -> float:

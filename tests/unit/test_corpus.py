@@ -6,7 +6,6 @@ import json
 import os
 import zipfile
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from PIL import Image
 from vistune.conversation import IGNORE_INDEX, from_json
 from vistune.data import corpus_store, prepare
 from vistune.data.corpus import Corpus, load_corpus
-from vistune.data.mix import choose
 from vistune.data.records import write_records
 from vistune.errors import VistuneError
 from vistune.recipe import StageRecipe
@@ -83,7 +81,7 @@ def test_samples_are_those_that_the_renderer_makes(folder: Path, renderer: Rende
         assert (found.ids, found.labels, found.pictures) == (sample.ids, sample.labels, sample.pictures)
         assert corpus.lengths[number] == len(sample.ids) and corpus.supervised[number] == sample.supervised
     assert corpus.pictures() == ["a.png", "b.png", "c.png", "d.png"]
-    assert corpus.selection.tolist() == list(range(len(DIALOGUES)))
+    assert corpus.selection.epoch(0).tolist() == list(range(len(DIALOGUES)))
     types = (corpus.lengths.dtype, corpus.supervised.dtype, corpus.prefixes.dtype, corpus.groups.dtype)
     assert types == (np.int32, np.int32, np.int32, np.int64)
 
@@ -213,48 +211,25 @@ def test_a_file_may_have_a_place_of_pictures_of_its_own(folder: Path, renderer: 
 # An epoch
 
 
-def files_of(*counts: int) -> list[np.ndarray]:
-    ends = np.cumsum((0, *counts))
-    return [np.arange(start, end) for start, end in pairwise(ends)]
-
-
-def test_passes_repeat_whole_and_choose_the_rest():
-    selection = choose(files_of(10, 4), [2.5, 0.5], "passes", seed=3)
-    counts = Counter(selection.tolist())
-    assert len(selection) == 27 and selection.dtype == np.int64
-    assert sorted(counts[n] for n in range(10)) == [2] * 5 + [3] * 5
-    assert sorted(counts[n] for n in range(10, 14)) == [0, 0, 1, 1]
-
-
-def test_the_seed_decides_what_is_chosen():
-    first, again, other = (choose(files_of(100), [0.5], "passes", seed).tolist() for seed in (1, 1, 2))
-    assert first == again != other and len(set(other)) == 50
-
-
-def test_uniform_mix_shows_all_files_equally_often_in_an_epoch_of_the_same_length():
-    files = files_of(58, 23, 77)
-    selection = choose(files, [1, 1, 1], "uniform", seed=0)
-    assert len(selection) == 158
-    shown = [int(np.isin(selection, records).sum()) for records in files]
-    assert shown == [53, 53, 52]
-    counts = Counter(selection.tolist())
-    assert {counts[n] for n in files[1]} == {2, 3} and {counts[n] for n in files[2]} == {0, 1}
-
-
-def test_a_small_share_of_a_small_file_is_one_record():
-    assert len(choose(files_of(3, 3), [0.01, 1], "passes", 0)) == 4
-
-
 def test_corpus_applies_passes_and_mix_to_what_is_left(folder: Path, renderer: Renderer):
     bad = record("none.png", "<image>\nWhat?", "A dog.")
     write_records(folder / "one.json", [bad, *DIALOGUES[:2], bad])
     write_records(folder / "two.json", DIALOGUES[:4])
     corpus = load(folder, renderer, {"one.json": 2, "two.json": 0.5})
-    counts = Counter(corpus.selection.tolist())
+    counts = Counter(corpus.selection.epoch(0).tolist())
     assert len(corpus) == 6 and len(corpus.selection) == 6
     assert [counts[n] for n in (0, 1)] == [2, 2] and sum(counts[n] for n in range(2, 6)) == 2
-    uniform = load(folder, renderer, {"one.json": 2, "two.json": 0.5}, mix="uniform").selection
+    again = Counter(corpus.selection.epoch(1).tolist())
+    assert {n for n in range(2, 6) if again[n]} == {n for n in range(2, 6) if not counts[n]}
+    uniform = load(folder, renderer, {"one.json": 1, "two.json": 1}, mix="uniform").selection.epoch(0)
     assert len(uniform) == 6 and (uniform < 2).sum() == 3
+
+
+def test_a_share_of_a_file_is_the_same_in_every_epoch(folder: Path, renderer: Renderer):
+    write_records(folder / "data.json", DIALOGUES)
+    selection = load(folder, renderer, {"data.json": {"share": 0.5}}).selection
+    assert len(selection) == 5
+    assert sorted(selection.epoch(0)) == sorted(selection.epoch(4)) == selection.records[0].tolist()
 
 
 # The cache
@@ -276,7 +251,7 @@ def encoded(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def as_lists(corpus: Corpus) -> list[Any]:
     samples = [(corpus[n].ids, corpus[n].labels, corpus[n].pictures) for n in range(len(corpus))]
-    numbers = (corpus.lengths, corpus.supervised, corpus.prefixes, corpus.groups, corpus.selection)
+    numbers = (corpus.lengths, corpus.supervised, corpus.prefixes, corpus.groups, corpus.selection.epoch(1))
     return [samples, [column.tolist() for column in numbers], corpus.problems, corpus.cut]
 
 

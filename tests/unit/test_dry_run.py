@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vistune.conversation import IGNORE_INDEX
+from vistune.data.mix import Mix
 from vistune.data.pack import plant
 from vistune.recipe import ModelRecipe, load_recipe
 from vistune.template import Encoded
@@ -72,7 +73,10 @@ class FewSamples:
 
     lengths, prefixes, groups = SHARED
     supervised = np.array([2, 3, 2, 1])
-    selection = np.arange(4)
+
+    def __init__(self, files=(0, 0, 1, 2)):
+        self.files = np.array(files)
+        self.selection = Mix([np.flatnonzero(self.files == n) for n in set(files)], [1] * len(set(files)))
 
     def __len__(self):
         return 4
@@ -84,8 +88,13 @@ class FewSamples:
         labels = [IGNORE_INDEX] * (length - trained) + [20] * trained
         return Encoded(ids, labels, ["a.jpg"] if prefix else [])
 
-    def pictures(self):
+    def pictures(self, records):
         return ["a.jpg", "b.jpg"]
+
+
+def of(stage):
+    """As many files as the starter's stage has."""
+    return FewSamples() if stage == "instruct" else FewSamples([0, 0, 0, 0])
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ TOKENIZER = SimpleNamespace(decode=lambda ids, **_: "x" * len(ids))
 
 def plan(starter, name, *overrides, **settings):
     recipe = load_recipe("starter", list(overrides))
-    return plan_stage(name, recipe, FewSamples(), starter, TOKENIZER, IMAGE, torch.float32, **settings)
+    return plan_stage(name, recipe, of(name), starter, TOKENIZER, IMAGE, torch.float32, **settings)
 
 
 def test_a_plan_tells_what_a_stage_would_do(starter):
@@ -106,15 +115,19 @@ def test_a_plan_tells_what_a_stage_would_do(starter):
     connector = 192 * 192 + 192
     llm = sum(p.numel() for p in starter.language_model.parameters())
     vision = sum(p.numel() for p in starter.vision.parameters())
-    assert lines[:6] == [
+    assert lines[:10] == [
         "stage instruct",
         f"  trains: connector {connector:,}, llm {llm:,} parameters",
         f"  frozen: vision {vision:,} parameters",
         "  an epoch: 4 samples, 38 tokens, 8 of them supervised, 2 pictures",
         "  computed: 32 tokens in trees; padded batches of 4 would compute 48, so 33% are avoided",
+        "  conversation.json: 2 records; 2 samples an epoch, 6 in all; never seen: 0",
+        "  detail.json: 1 records; 1 samples an epoch, 3 in all; never seen: 0",
+        "  reasoning.json: 1 records; 1 samples an epoch, 3 in all; never seen: 0",
+        "  never seen in the whole stage: 0 of 4 records",
         "  steps: 3 of 4 samples",
     ]
-    assert lines[6].startswith("  memory on the device: about ")
+    assert lines[10].startswith("  memory on the device: about ")
     assert "sample 1: a.jpg; 10 tokens, 2 of them supervised" in lines
     assert "<image x 6>xx[[xx]]" in lines
 
@@ -129,7 +142,7 @@ def test_without_sharing_a_plan_shares_nothing(starter):
     assert plant(range(4), lengths, prefixes, groups)[0].prefix == 6
     recipe = load_recipe("starter")
     alone = recipe.model_copy(update={"run": recipe.run.model_copy(update={"share_images": False})})
-    told = plan_stage("align", alone, FewSamples(), starter, TOKENIZER, IMAGE, torch.float32)
+    told = plan_stage("align", alone, of("align"), starter, TOKENIZER, IMAGE, torch.float32)
     assert told.padding.packed == 38
     assert sum("shares nothing" in str(line) for line in told.preview) == 3
 

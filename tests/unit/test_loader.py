@@ -10,6 +10,7 @@ import torch
 from tests.tiny import tiny_vision
 from vistune.conversation import IGNORE_INDEX
 from vistune.data.images import Preprocessor
+from vistune.data.mix import Mix
 from vistune.data.pack import shared_length
 from vistune.data.pixels import PixelStore
 from vistune.errors import Problem, VistuneError
@@ -41,7 +42,7 @@ class Records:
             [shared_length(np.array(s.ids), np.array(s.labels), IMAGE) for s in self.samples]
         )
         self.groups = np.arange(len(self.samples)) % pictures
-        self.selection = np.arange(len(self.samples))
+        self.selection = Mix([np.arange(len(self.samples))], [1])
 
     def __getitem__(self, number):
         return self.samples[number]

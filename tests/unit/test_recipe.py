@@ -27,6 +27,11 @@ def test_an_override_changes_one_setting():
         ("stages.instruct.trains=[conector]", "stages.instruct.trains.0: .*did you mean 'connector'"),
         ("seeds=1", "seeds: unknown setting; did you mean 'seed'"),
         ("stages.align.mix=uniform", "stages.align: `mix: uniform` would be ignored"),
+        (
+            "stages.instruct.mix=uniform",
+            "stages.instruct: `mix: uniform` would ignore unequal passes: leave `mix`",
+        ),
+        ("stages.align.data={a.json: {share: 1.5}}", "data.a.json.share: Input should be less"),
         ("stages.align.lora={rank: 8}", "stages.align: `lora` would be ignored"),
         ("stages.instruct.learning_rate={llm: 1}", "must name what is trained: connector, llm"),
         ("stages.align.learning_rate=-1", "greater than 0"),

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from vistune import __version__
 from vistune.data.corpus_store import Samples
 from vistune.data.images import Flaw
 from vistune.data.looks import look_at_pictures
-from vistune.data.mix import choose
+from vistune.data.mix import Mix
 from vistune.data.pictures import Pictures, PictureSources
 from vistune.data.prepare import PROBLEMS, SETTINGS, Encoder, SourceFile, prepare
 from vistune.errors import Problem, VistuneError
@@ -38,7 +39,6 @@ class Corpus:
             on, int32 [R]; 0 where no picture stands there.
         groups: int64 [R], equal exactly where the leading tokens and their pictures are.
         files: which of the stage's files each is from, int32 [R].
-        selection: record numbers of one epoch, int64 [S]; see :func:`vistune.data.mix.choose`.
         problems: what was set aside.
         cut: samples that were shortened, at a turn's end.
         sources: opens the pictures, by the names that samples have for them.
@@ -52,6 +52,7 @@ class Corpus:
         cut: int,
         sources: PictureSources,
         stage: StageRecipe,
+        seed: int,
     ) -> None:
         flawed = samples.rows_with(list(flaws))
         self._samples, self._rows = samples, np.flatnonzero(~flawed)
@@ -60,8 +61,7 @@ class Corpus:
         self.lengths, self.supervised = samples.lengths[self._rows], samples.supervised[self._rows]
         self.prefixes, self.groups = samples.prefixes[self._rows], samples.groups[self._rows]
         self.files = samples.files[self._rows]
-        self._stage = stage
-        self.selection = np.empty(0, np.int64)
+        self._stage, self._seed = stage, seed
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,15 +73,17 @@ class Corpus:
         """The file and line that a record is from."""
         return self._samples.place(int(self._rows[record]))
 
-    def pictures(self) -> list[str]:
-        """Names of the pictures that the records show, each once."""
-        return self._samples.names_in(self._rows)
+    def pictures(self, records: np.ndarray | None = None) -> list[str]:
+        """Names of the pictures that ``records`` show, or all records, each once."""
+        return self._samples.names_in(self._rows if records is None else self._rows[records])
 
-    def choose(self, seed: int) -> np.ndarray:
-        """The selection by another seed."""
-        stage = self._stage
-        files = [np.flatnonzero(self.files == number) for number in range(len(stage.data))]
-        return choose(files, [source.passes for source in stage.data.values()], stage.mix, seed)
+    @cached_property
+    def selection(self) -> Mix:
+        """Which records each epoch shows."""
+        sources = list(self._stage.data.values())
+        files = [np.flatnonzero(self.files == number) for number in range(len(sources))]
+        passes, shares = [source.passes for source in sources], [source.share for source in sources]
+        return Mix(files, passes, self._stage.mix, self._seed, shares)
 
 
 def load_corpus(
@@ -100,7 +102,7 @@ def load_corpus(
         folder: what names of data files, and of their own places of pictures, are relative to.
         images: where pictures lie otherwise; see :class:`vistune.data.pictures.Pictures`.
         max_length: a longer sample is cut at a turn's end, or set aside where its first answer is too long.
-        seed: of what is no whole number of passes.
+        seed: of shares of files, and of what is no whole number of passes.
         cache: a folder; several stages, and processes at the same time, may share it.
         picture: where a question's picture stands: ``written``, or ``first``.
 
@@ -122,9 +124,8 @@ def load_corpus(
         flaws = look_at_pictures(samples, sources, home / "looks.json")
     cut = json.loads((home / SETTINGS).read_text(encoding="utf-8"))["cut"]
     problems = [Problem(**json.loads(line)) for line in (home / PROBLEMS).open(encoding="utf-8")]
-    corpus = Corpus(samples, flaws, problems, cut, sources, stage)
+    corpus = Corpus(samples, flaws, problems, cut, sources, stage, seed)
     _refuse_empty(corpus, files)
-    corpus.selection = corpus.choose(seed)
     return corpus
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from vistune.data.mix import Mix
 from vistune.recipe import StageRecipe
 
 
@@ -21,15 +22,13 @@ class Order:
     needs no state.
 
     Args:
-        selection: [S] records of one epoch; a record may occur more than once.
+        selection: which records each epoch shows; an epoch may show one more than once.
         groups: for each record, which others it can share its beginning with.
         share: keep the samples of a group together. They stay in one step but where a batch ends in their
             midst, so that every step has ``batch_size`` samples.
     """
 
-    def __init__(
-        self, selection: np.ndarray, groups: np.ndarray, batch_size: int, seed: int, share: bool
-    ) -> None:
+    def __init__(self, selection: Mix, groups: np.ndarray, batch_size: int, seed: int, share: bool) -> None:
         self._selection, self._groups = selection, groups
         self._batch_size, self._seed, self._share = batch_size, seed, share
         self.steps_per_epoch = math.ceil(len(selection) / batch_size)
@@ -40,9 +39,20 @@ class Order:
         epoch, batch = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[batch * self._batch_size : (batch + 1) * self._batch_size]
 
+    def times_shown(self, steps: int) -> np.ndarray:
+        """How often each record is seen in the first ``steps``, int64 [R]."""
+        shown = np.zeros(len(self._groups), np.int64)
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        for epoch in range(epochs):
+            shown += np.bincount(self._selection.epoch(epoch), minlength=len(shown))
+        if rest:
+            last = self._epoch(epochs)[: rest * self._batch_size]
+            shown += np.bincount(last, minlength=len(shown))
+        return shown
+
     def _shuffled(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self._seed, epoch])
-        mixed = self._selection[rng.permutation(len(self._selection))]
+        mixed = rng.permutation(self._selection.epoch(epoch))
         if not self._share:
             return mixed
         # One permutation of the groups: placed by its first sample, a large group would come early, and an

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vistune.data.batch import Batch
@@ -72,9 +73,11 @@ class StageRun:
         self._announce(counts, corpus, steps)
         checkpoint.model.to(self._team.device)
         set_up(checkpoint.model, self._run, self._precision)
-        pictures = self._pictures(checkpoint, corpus)
+        order = self._order(corpus)
+        shown = np.flatnonzero(order.times_shown(steps))
+        pictures = self._pictures(checkpoint, corpus, shown)
         shard(checkpoint.model, self._team, self._precision)
-        loader = self._loader(checkpoint, corpus, pictures)
+        loader = self._loader(checkpoint, corpus, order, pictures)
         saves = Saves(self._folder / "saves", self._run.keep, self._team)
         self._learn(checkpoint, loader, saves, steps)
         self._finish(checkpoint, corpus, pictures)
@@ -115,19 +118,23 @@ class StageRun:
         write_problems(self._folder / "set_aside.jsonl", corpus.problems)
         trained = ", ".join(f"{name} ({count:,})" for name, count in counts.items() if count)
         frozen = ", ".join(name for name, count in counts.items() if not count)
-        chosen = corpus.selection
+        chosen = corpus.selection.epoch(0)
         tokens, supervised = int(corpus.lengths[chosen].sum()), int(corpus.supervised[chosen].sum())
         say(f"{self._title}: trains {trained}; frozen: {frozen}")
         say(
-            f"{self._title}: {len(chosen):,} samples, {tokens:,} tokens, {supervised:,} of them supervised; "
-            f"{steps:,} steps of {self._stage.batch_size}"
+            f"{self._title}: an epoch of {len(chosen):,} samples, {tokens:,} tokens, {supervised:,} of them "
+            f"supervised; {steps:,} steps of {self._stage.batch_size}"
         )
         if corpus.cut:
             say(f"{self._title}: cut at a turn's end, as longer than max_length: {corpus.cut}")
         for reason, count in count_by_reason(corpus.problems).items():
             say(f"{self._title}: set aside: {count} x {reason}")
 
-    def _pictures(self, checkpoint: Checkpoint, corpus: Corpus) -> Pictures:
+    def _order(self, corpus: Corpus) -> Order:
+        share = self._run.share_images
+        return Order(corpus.selection, corpus.groups, self._stage.batch_size, self._recipe.seed, share)
+
+    def _pictures(self, checkpoint: Checkpoint, corpus: Corpus, shown: np.ndarray) -> Pictures:
         store = PixelStore(corpus.sources, checkpoint.preprocess, workers=self._run.workers)
         pixels = Pixels(store, checkpoint.preprocess.size)
         if self._run.features == "compute":
@@ -135,12 +142,10 @@ class StageRun:
         with self._team.leader_first():
             kept = self._place.out / "cache" / "features"
             features = Features(kept, checkpoint.model.vision, self._precision)
-            features.add(corpus.pictures(), pixels, self._team.device)
+            features.add(corpus.pictures(shown), pixels, self._team.device)
         return features
 
-    def _loader(self, checkpoint: Checkpoint, corpus: Corpus, pictures: Pictures) -> Loader:
-        share = self._run.share_images
-        order = Order(corpus.selection, corpus.groups, self._stage.batch_size, self._recipe.seed, share)
+    def _loader(self, checkpoint: Checkpoint, corpus: Corpus, order: Order, pictures: Pictures) -> Loader:
         return Loader(
             corpus,
             order,
@@ -148,7 +153,7 @@ class StageRun:
             self._team,
             checkpoint.model.image_token,
             self._run.row_tokens,
-            share,
+            self._run.share_images,
             self._run.bad_pictures,
         )
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from vistune.data.corpus import Corpus
 from vistune.data.pack import Tree, fill_rows, plant
 from vistune.model.llava import Llava
-from vistune.recipe import Recipe
+from vistune.recipe import Recipe, StageRecipe
 from vistune.train.order import Order, count_steps
 from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
 from vistune.train.plan.preview import preview
@@ -45,13 +45,39 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class FileShare:
+    """What a stage sees of one data file.
+
+    Attributes:
+        records: that can be trained on, and of them those that are used (``share``).
+        samples: of an epoch, and of the whole stage.
+        unseen: of the used ones, those that no step shows.
+    """
+
+    name: str
+    records: int
+    used: int
+    epoch: int
+    samples: int
+    unseen: int
+
+    def __str__(self) -> str:
+        used = f"{self.used:,} of {self.records:,}" if self.used < self.records else f"{self.records:,}"
+        return (
+            f"{self.name}: {used} records; {self.epoch:,} samples an epoch, {self.samples:,} in all; "
+            f"never seen: {self.unseen:,}"
+        )
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """What is told of a stage.
 
     Attributes:
         parameters: of each part, how many are trained and how many are frozen.
-        supervised: tokens of an epoch that are trained on.
-        pictures: different ones.
+        files: what is seen of each.
+        samples, supervised, pictures, padding: of the first epoch; tokens that are trained on, and pictures
+            each counted once.
         steps, batch_size: optimizer steps of the whole stage, and samples of each.
         memory: an estimate, and what would help where it does not fit.
         device_memory: bytes of a device, where that is known.
@@ -60,6 +86,7 @@ class StagePlan:
 
     name: str
     parameters: Mapping[str, tuple[int, int]]
+    files: Sequence[FileShare]
     samples: int
     supervised: int
     pictures: int
@@ -93,6 +120,9 @@ class StagePlan:
             f"computed: {self.padding.packed:,} tokens in trees; padded batches of {self.batch_size:,} would "
             f"compute {self.padding.padded:,}, so {self.padding.avoided:.0%} are avoided"
         )
+        yield from map(str, self.files)
+        unseen, used = sum(file.unseen for file in self.files), sum(file.used for file in self.files)
+        yield f"never seen in the whole stage: {unseen:,} of {used:,} records"
         yield f"steps: {self.steps:,} of {self.batch_size:,} samples"
 
     def _verdict(self, memory: int) -> Iterator[str]:
@@ -120,8 +150,9 @@ def plan_stage(
         model: a :func:`vistune.train.plan.sketch.sketch`; it is left as it is.
         device_memory: bytes of one device; None: nothing is said about whether the stage fits.
     """
-    stage, run, chosen = recipe.stages[name], recipe.run, corpus.selection
-    order = Order(chosen, corpus.groups, stage.batch_size, recipe.seed, run.share_images)
+    stage, run = recipe.stages[name], recipe.run
+    steps, chosen = count_steps(stage, len(corpus.selection)), corpus.selection.epoch(0)
+    order = Order(corpus.selection, corpus.groups, stage.batch_size, recipe.seed, run.share_images)
     epoch = [order.records(step) for step in range(order.steps_per_epoch)]
     groups = corpus.groups if run.share_images else np.arange(len(corpus))
     arrays = corpus.lengths, corpus.prefixes, groups
@@ -136,17 +167,30 @@ def plan_stage(
     return StagePlan(
         name,
         set_stage(copy.deepcopy(model), stage),
+        list(file_shares(stage, corpus, order.times_shown(steps))),
         len(chosen),
         supervised,
-        len(corpus.pictures()),
+        len(corpus.pictures(chosen)),
         padding,
-        count_steps(stage, len(chosen)),
+        steps,
         stage.batch_size,
         memory,
         device_memory,
         helpful,
         list(preview(shown, tokenizer, image_token)),
     )
+
+
+def file_shares(stage: StageRecipe, corpus: Corpus, shown: np.ndarray) -> Iterator[FileShare]:
+    """What a stage sees of each of its files.
+
+    Args:
+        shown: [R] how often the stage sees each record.
+    """
+    mix = corpus.selection
+    for number, (name, used, epoch) in enumerate(zip(stage.data, mix.records, mix.counts, strict=True)):
+        records, unseen = int(np.sum(corpus.files == number)), int(np.sum(shown[used] == 0))
+        yield FileShare(name, records, len(used), epoch, int(shown[used].sum()), unseen)
 
 
 def padding_avoided(
