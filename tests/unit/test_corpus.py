@@ -239,13 +239,13 @@ def test_a_share_of_a_file_is_the_same_in_every_epoch(folder: Path, renderer: Re
 def encoded(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many conversations each call of the renderer encoded."""
     calls: list[int] = []
-    encode_all = Renderer.encode_all
+    fold_all = Renderer.fold_all
 
     def counting(self: Renderer, conversations: Any) -> Any:
         calls.append(len(list(conversations)))
-        return encode_all(self, conversations)
+        return fold_all(self, conversations)
 
-    monkeypatch.setattr(Renderer, "encode_all", counting)
+    monkeypatch.setattr(Renderer, "fold_all", counting)
     return calls
 
 

@@ -283,38 +283,41 @@ def test_a_text_that_comes_again_is_encoded_once(tokenizer, image_token: int):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_cut_after_the_last_whole_answer_that_fits(renderers, name: str):
     whole = renderers[name].encode(TALK)
+    (folded,) = renderers[name].fold_all([TALK])
     ends = [place.length for place in whole.answered]
-    assert len(ends) == 3
+    assert len(ends) == 3 and len(folded) == len(whole.ids) and folded.supervised == whole.supervised
     for most in range(1, len(whole.ids) + 3):
-        cut = whole.cut(most)
+        kept = folded.cut(most)
         fitting = [end for end in ends if end <= most]
         if len(whole.ids) <= most:
-            assert cut is whole
+            assert kept is folded
         elif fitting:
             end = fitting[-1]
-            assert cut is not None
+            assert kept is not None and len(kept) == end
+            cut = kept.unfold()
             assert (cut.ids, cut.labels) == (whole.ids[:end], whole.labels[:end])
             assert cut.labels[-1] != IGNORE_INDEX
             assert cut.pictures == ["dog.jpg"]
             assert cut.answered == whole.answered[: len(fitting)]
         else:
-            assert cut is None
+            assert kept is None
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cut_keeps_the_pictures_that_it_holds_and_no_others(renderers, image_token: int, name: str):
     two = Conversation("6", (*DOG.turns, human(*ask("And this?", ["cat.jpg", "cow.jpg"])), gpt("Two.")))
-    whole = renderers[name].encode(two)
-    cut = whole.cut(len(whole.ids) - 1 - len(TEMPLATES[name].after_stop))
-    assert cut is not None
+    (whole,) = renderers[name].fold_all([two])
+    kept = whole.cut(len(whole) - 1 - len(TEMPLATES[name].after_stop))
+    assert kept is not None
+    cut = kept.unfold()
     assert cut.pictures == ["dog.jpg"]
     assert cut.ids.count(image_token) == PATCHES
     assert cut.ids == renderers[name].encode(DOG).ids[: len(cut.ids)]
 
 
 def test_an_answer_that_is_too_long_by_itself_is_not_cut(renderers):
-    long = renderers["short"].encode(Conversation("7", (DOG.turns[0], gpt("A dog. " * 99))))
-    assert long.cut(len(long.ids) - 1) is None
+    (long,) = renderers["short"].fold_all([Conversation("7", (DOG.turns[0], gpt("A dog. " * 99)))])
+    assert long.cut(len(long) - 1) is None
 
 
 # The same layout for other engines

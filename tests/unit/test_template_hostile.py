@@ -175,10 +175,12 @@ def test_prompts_are_the_beginnings_of_training_and_many_are_as_each_alone(name,
 @settings(max_examples=50)
 def test_a_cut_is_the_beginning_of_the_whole_up_to_a_stop(texts):
     tokenizer, renderer = renderer_of("vicuna_v1", "llama-legacy")
-    whole = renderer.encode(build(texts, 2))
+    (folded,) = renderer.fold_all([build(texts, 2)])
+    whole = folded.unfold()
     for most in range(len(whole.answered) and whole.answered[0].length, len(whole.ids)):
-        cut = whole.cut(most)
-        assert cut is not None
+        kept = folded.cut(most)
+        assert kept is not None
+        cut = kept.unfold()
         assert len(cut.ids) <= most
         assert whole.ids[: len(cut.ids)] == cut.ids
         assert cut.ids[-1] == cut.labels[-1] == tokenizer.eos_token_id

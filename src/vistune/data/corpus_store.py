@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from itertools import accumulate, compress
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,10 @@ import pyarrow
 from pyarrow import compute
 
 from vistune.conversation import IGNORE_INDEX
-from vistune.data.pack import shared_length
-from vistune.template import Encoded
+from vistune.template import Encoded, Folded
 
 _SAMPLES, _NUMBERS, _NAMES = "samples.arrow", "numbers.npz", "pictures.arrow"
-_ROWS = 1024  # of a batch; all but the last have so many, so that a row is found by division
+_ROWS = 1024  # of a batch; all but the last have this many, so that a row is found by division
 _NUMBER_LIST = pyarrow.list_(pyarrow.int32())
 _SCHEMA = pyarrow.schema(
     [
@@ -34,11 +35,12 @@ _SCHEMA = pyarrow.schema(
 class SampleWriter:
     """Writes samples one by one into ``folder``; complete after :meth:`close`."""
 
-    def __init__(self, folder: Path, image_token: int, patches: int) -> None:
-        self._folder, self._image_token, self._patches = folder, image_token, patches
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._file = pyarrow.OSFile(str(folder / _SAMPLES), "wb")
         self._writer = pyarrow.ipc.new_stream(self._file, _SCHEMA)
-        self._rows: list[tuple[np.ndarray, np.ndarray, list[str], str]] = []
+        self._ids, self._trained, self._pictures = _Numbers(), _Numbers(), _Texts()
+        self._places: list[str] = []
         self._names: dict[str, int] = {}
         self._groups: dict[bytes, int] = {}
         self._alone = 0
@@ -46,27 +48,29 @@ class SampleWriter:
         self._group_of = array("q")
         self._shown, self._shown_end = array("i"), array("q", [0])
 
-    def add(self, sample: Encoded, file: int, place: str) -> None:
+    def add(self, sample: Folded, file: int, place: str) -> None:
         """Append a sample of the ``file``-th file that stands at ``place``."""
-        ids, labels = np.array(sample.ids, dtype=np.int32), np.array(sample.labels, dtype=np.int32)
-        learned = labels != IGNORE_INDEX
-        trained = np.flatnonzero(np.diff(learned, prepend=False, append=False)).astype(np.int32)
-        prefix = shared_length(ids, labels, self._image_token)
-        self._rows.append((self._folded(ids), trained, sample.pictures, place))
-        supervised = int(np.count_nonzero(learned))
-        for name, number in zip(self._numbers, (len(ids), supervised, prefix, file), strict=True):
+        ids = array("i", sample.ids)
+        shared = _shared_pictures(sample)
+        prefix = sample.places[shared - 1] + 1 if shared else 0
+        self._ids.add(ids)
+        self._trained.add(_unfolded(sample))
+        self._pictures.add(sample.pictures)
+        self._places.append(place)
+        counts = (len(sample), sample.supervised, sample.unfolded(prefix, shared), file)
+        for name, number in zip(self._numbers, counts, strict=True):
             self._numbers[name].append(number)
-        self._group_of.append(self._group(ids[:prefix], sample.pictures))
-        self._shown.extend(self._names.setdefault(name, len(self._names)) for name in sample.pictures)
+        self._group_of.append(self._group(ids[:prefix], sample.pictures[:shared]))
+        self._shown.extend([self._names.setdefault(name, len(self._names)) for name in sample.pictures])
         self._shown_end.append(len(self._shown))
-        if len(self._rows) == _ROWS:
+        if len(self._places) == _ROWS:
             self._flush()
 
     def close(self) -> None:
         self._flush()
         self._writer.close()
         self._file.close()
-        names = pyarrow.table({"name": pyarrow.array(list(self._names), pyarrow.string())})
+        names = pyarrow.Table.from_arrays([strings(list(self._names))], ["name"])
         with pyarrow.ipc.new_stream(str(self._folder / _NAMES), names.schema) as stream:
             stream.write_table(names)
         arrays = {name: np.array(values, dtype=np.int32) for name, values in self._numbers.items()}
@@ -78,29 +82,95 @@ class SampleWriter:
             shown_end=np.array(self._shown_end, dtype=np.int64),
         )
 
-    def _folded(self, ids: np.ndarray) -> np.ndarray:
-        patch = ids == self._image_token
-        return ids[~patch | (np.cumsum(patch) % self._patches == 1 % self._patches)]
-
-    def _group(self, prefix: np.ndarray, pictures: Sequence[str]) -> int:
+    def _group(self, prefix: array[int], pictures: Sequence[str]) -> int:
         """Equal for equal prefixes on equal pictures; a sample without a prefix has a group of its own."""
         new = len(self._groups) + self._alone
-        if not len(prefix):
+        if not prefix:
             self._alone += 1
             return new
-        shown = int(np.count_nonzero(prefix == self._image_token)) // self._patches
         key = hashlib.blake2b(f"{len(prefix)} ".encode(), digest_size=16)
-        key.update(self._folded(prefix).tobytes() + "\0".join(pictures[:shown]).encode())
+        key.update(prefix.tobytes() + "\0".join(pictures).encode())
         return self._groups.setdefault(key.digest(), new)
 
     def _flush(self) -> None:
-        if self._rows:
-            columns = [
-                pyarrow.array(column, field.type)
-                for column, field in zip(zip(*self._rows, strict=True), _SCHEMA, strict=True)
-            ]
-            self._writer.write_batch(pyarrow.record_batch(columns, schema=_SCHEMA))
-            self._rows = []
+        if self._places:
+            columns = [self._ids.take(), self._trained.take(), self._pictures.take(), strings(self._places)]
+            self._writer.write_batch(pyarrow.RecordBatch.from_arrays(columns, schema=_SCHEMA))
+            self._places = []
+
+
+class _Numbers:
+    """Rows of numbers, one after another: an Arrow list column without a Python object a number."""
+
+    def __init__(self) -> None:
+        self._values, self._ends = array("i"), array("i", [0])
+
+    def add(self, row: array[int]) -> None:
+        self._values.extend(row)
+        self._ends.append(len(self._values))
+
+    def take(self) -> pyarrow.Array:
+        """Return the rows as a list column, and begin again."""
+        column = _lists(self._ends, numbers(self._values))
+        self._values, self._ends = array("i"), array("i", [0])
+        return column
+
+
+class _Texts:
+    """The same for rows of texts."""
+
+    def __init__(self) -> None:
+        self._values: list[str] = []
+        self._ends = array("i", [0])
+
+    def add(self, row: Sequence[str]) -> None:
+        self._values.extend(row)
+        self._ends.append(len(self._values))
+
+    def take(self) -> pyarrow.Array:
+        """Return the rows as a list column, and begin again."""
+        column = _lists(self._ends, strings(self._values))
+        self._values, self._ends = [], array("i", [0])
+        return column
+
+
+# From buffers: ``pyarrow.array`` imports pandas where it is installed, which takes as long as encoding
+# thousands of samples.
+
+
+def numbers(values: array[int]) -> pyarrow.Array:
+    """An Arrow column of 32-bit numbers."""
+    return pyarrow.Array.from_buffers(pyarrow.int32(), len(values), [None, pyarrow.py_buffer(values)])
+
+
+def strings(texts: Sequence[str]) -> pyarrow.Array:
+    """An Arrow column of texts."""
+    encoded = [text.encode() for text in texts]
+    ends = array("i", accumulate(map(len, encoded), initial=0))
+    buffers = pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))
+    return pyarrow.StringArray.from_buffers(len(encoded), *buffers)
+
+
+def _lists(ends: array[int], values: pyarrow.Array) -> pyarrow.Array:
+    kind = pyarrow.list_(values.type)
+    return pyarrow.Array.from_buffers(kind, len(ends) - 1, [None, pyarrow.py_buffer(ends)], children=[values])
+
+
+def _shared_pictures(sample: Folded) -> int:
+    """How many of the sample's pictures stand before anything is trained on; all may be shared.
+
+    :func:`vistune.data.pack.shared_length` says it of unfolded ids.
+    """
+    return bisect_left(sample.places, sample.spans[0][0]) if sample.spans else len(sample.places)
+
+
+def _unfolded(sample: Folded) -> array[int]:
+    """First position and last + 1 of each trained range, after unfolding."""
+    trained = array("i")
+    for first, end in sample.spans:
+        before = bisect_left(sample.places, first)
+        trained.extend((sample.unfolded(first, before), sample.unfolded(end, before)))
+    return trained
 
 
 class Samples:
@@ -143,7 +213,8 @@ class Samples:
 
     def rows_with(self, names: Collection[str]) -> np.ndarray:
         """Whether a row shows one of these pictures, bool [R]."""
-        wanted = compute.is_in(self._names, pyarrow.array(names, pyarrow.string())).to_numpy()
+        known = compute.is_in(self._names, strings(list(names)))
+        wanted = np.array(known.to_pylist(), dtype=bool)
         hits = np.r_[0, np.cumsum(wanted[self.shown])]
         return hits[self.shown_end[1:]] > hits[self.shown_end[:-1]]
 
@@ -151,8 +222,9 @@ class Samples:
         """Pictures of these rows, each once."""
         chosen = np.zeros(len(self), dtype=bool)
         chosen[rows] = True
-        numbers = np.unique(self.shown[np.repeat(chosen, np.diff(self.shown_end))])
-        return list(self._names.take(pyarrow.array(numbers)).to_pylist())
+        shown = np.zeros(len(self._names), dtype=bool)
+        shown[self.shown[np.repeat(chosen, np.diff(self.shown_end))]] = True
+        return list(compress(self.names(), shown))
 
     def _cell(self, column: str, row: int) -> pyarrow.Scalar:
         return self._columns[column][row // _ROWS][row % _ROWS]

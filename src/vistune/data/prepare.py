@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vistune.conversation import Conversation, from_json, picture_first
 from vistune.data.corpus_store import SampleWriter
@@ -17,7 +18,7 @@ from vistune.data.pictures import SEPARATOR, PictureSources
 from vistune.data.records import Record, file_format, read_records
 from vistune.errors import Problem, VistuneError, write_problems
 from vistune.progress import meter
-from vistune.template import Encoded, Renderer
+from vistune.template import Folded, Renderer
 
 _AT_ONCE = 1024  # conversations of one call of the tokenizer
 SETTINGS, PROBLEMS = "settings.json", "problems.jsonl"
@@ -48,17 +49,29 @@ class Encoder:
     picture: str
 
     def samples(self, records: Iterable[Record | Problem], label: str) -> Iterator[_Sample | Problem]:
-        """Of each record a sample, or why there is none; in their order."""
+        """Yield a sample for each record, or why there is none, in their order."""
         pending = iter(records)
-        while batch := list(islice(pending, _AT_ONCE)):
-            read = [item if isinstance(item, Problem) else self._read(item) for item in batch]
-            conversations = [item for item in read if isinstance(item, Conversation)]
-            encoded = iter(self.renderer.encode_all(conversations))
-            for item, source in zip(read, batch, strict=True):
-                if isinstance(item, Problem):
-                    yield item
-                else:
-                    yield self._finish(next(encoded), source.place, label)
+        # The tokenizer works without Python's lock: meanwhile the batch before it is finished and the one
+        # after it is read.
+        with ThreadPoolExecutor(1, "tokenize") as tokenizing:
+            ahead: _Batch | None = None
+            while batch := list(islice(pending, _AT_ONCE)):
+                read = [item if isinstance(item, Problem) else self._read(item) for item in batch]
+                conversations = [item for item in read if isinstance(item, Conversation)]
+                begun = _Batch(batch, read, tokenizing.submit(self.renderer.fold_all, conversations))
+                if ahead:
+                    yield from self._finished(ahead, label)
+                ahead = begun
+            if ahead:
+                yield from self._finished(ahead, label)
+
+    def _finished(self, batch: _Batch, label: str) -> Iterator[_Sample | Problem]:
+        folded = iter(batch.folded.result())
+        for item, source in zip(batch.read, batch.records, strict=True):
+            if isinstance(item, Problem):
+                yield item
+            else:
+                yield self._finish(next(folded), source.place, label)
 
     def _read(self, record: Record) -> Conversation | Problem:
         try:
@@ -73,23 +86,32 @@ class Encoder:
             return Problem(record.place, "text is not valid Unicode")
         return picture_first(conversation) if self.picture == "first" else conversation
 
-    def _finish(self, whole: Encoded, place: str, label: str) -> _Sample | Problem:
+    def _finish(self, whole: Folded, place: str, label: str) -> _Sample | Problem:
         sample = whole.cut(self.max_length)
         if sample is None:
-            return Problem(place, "longer than max_length", f"{len(whole.ids)} > {self.max_length} tokens")
-        if not sample.supervised:
+            return Problem(place, "longer than max_length", f"{len(whole)} > {self.max_length} tokens")
+        if not sample.spans:
             return Problem(place, "no token to learn from")
-        if sample.ids.count(self.image_token) != self.patches * len(sample.pictures):
+        if sample.ids.count(self.image_token) != len(sample.pictures):
             return Problem(place, "image tokens do not match its pictures")
-        names = [PictureSources.name(label, file) for file in sample.pictures]
-        return _Sample(replace(sample, pictures=names), place, sample is not whole)
+        if label:
+            names = [PictureSources.name(label, file) for file in sample.pictures]
+            sample = replace(sample, pictures=names)
+        return _Sample(sample, place, sample.ids is not whole.ids)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    encoded: Encoded
+class _Sample(NamedTuple):
+    encoded: Folded
     place: str
     cut: bool
+
+
+class _Batch(NamedTuple):
+    """Records, what was read of each, and the samples that are on their way."""
+
+    records: Sequence[Record | Problem]
+    read: Sequence[Conversation | Problem]
+    folded: Future[list[Folded]]
 
 
 def prepare(files: list[SourceFile], encoder: Encoder, folder: Path, settings: dict[str, Any]) -> None:
@@ -102,7 +124,7 @@ def prepare(files: list[SourceFile], encoder: Encoder, folder: Path, settings: d
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        writer = SampleWriter(scratch, encoder.image_token, encoder.patches)
+        writer = SampleWriter(scratch)
         problems: list[Problem] = []
         cut = 0
         with meter("encoding records", sum(_count(file.path) for file in files)) as progress:

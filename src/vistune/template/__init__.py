@@ -1,6 +1,6 @@
 """Conversation -> token ids and labels, in one pass; one renderer for training and inference."""
 
-from vistune.template.encoded import Encoded
+from vistune.template.encoded import Encoded, Folded
 from vistune.template.jinja import chat_template
 from vistune.template.layout import TEMPLATES, Role, Segment, Template
 from vistune.template.own import TEMPLATE_NAMES, find_template
@@ -10,6 +10,7 @@ __all__ = [
     "TEMPLATES",
     "TEMPLATE_NAMES",
     "Encoded",
+    "Folded",
     "Renderer",
     "Role",
     "Segment",

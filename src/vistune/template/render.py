@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vistune.conversation import IGNORE_INDEX, Conversation, Turn
-from vistune.template.encoded import Answered, Encoded
+from vistune.conversation import Conversation, Turn
+from vistune.template.encoded import Answered, Encoded, Folded
 from vistune.template.jinja import chat_template
 from vistune.template.layout import Role, Segment, Template, segments
 from vistune.template.words import Words
@@ -72,6 +72,10 @@ class Renderer:
 
     def encode_all(self, conversations: Iterable[Conversation]) -> list[Encoded]:
         """The same as :meth:`encode` of each one, with one call of the tokenizer for all."""
+        return [folded.unfold() for folded in self.fold_all(conversations)]
+
+    def fold_all(self, conversations: Iterable[Conversation]) -> list[Folded]:
+        """As :meth:`encode_all`, pictures left folded: where many samples are prepared."""
         return self._encode([(conversation, False) for conversation in conversations])
 
     def encode_prompt(self, conversation: Conversation) -> Encoded:
@@ -82,9 +86,9 @@ class Renderer:
         """
         if not conversation.turns or conversation.turns[-1].speaker != "human":
             raise ValueError("a prompt must end with a question")
-        return self._encode([(conversation, True)])[0]
+        return self._encode([(conversation, True)])[0].unfold()
 
-    def _encode(self, wanted: Sequence[tuple[Conversation, bool]]) -> list[Encoded]:
+    def _encode(self, wanted: Sequence[tuple[Conversation, bool]]) -> list[Folded]:
         written = [self._write(conversation.turns, prompt) for conversation, prompt in wanted]
         texts = (run.content for runs in written for run in runs if isinstance(run.content, str))
         ids_of = self._words.encode(texts)
@@ -124,18 +128,23 @@ class Renderer:
             self._split[segment.text] = self._words.split(segment.text)
         return self._split[segment.text]
 
-    def _assemble(self, runs: list[_Run], ids_of: Mapping[str, list[int]], files: list[str]) -> Encoded:
+    def _assemble(self, runs: list[_Run], ids_of: Mapping[str, list[int]], files: list[str]) -> Folded:
         ids: list[int] = []
-        labels: list[int] = []
+        spans: list[tuple[int, int]] = []
+        places: list[int] = []
         answered: list[Answered] = []
-        pictures = 0
         for role, content in runs:
-            piece = ids_of[content] if isinstance(content, str) else [content]
+            start = len(ids)
+            if isinstance(content, str):
+                ids += ids_of[content]
+            else:
+                ids.append(content)
             if role is Role.PICTURE:
-                piece = piece * self.patches
-                pictures += 1
-            ids += piece
-            labels += piece if role in (Role.ANSWER, Role.STOP) else [IGNORE_INDEX] * len(piece)
+                places.append(start)
+            elif role is not Role.PROMPT and len(ids) > start:
+                if spans and spans[-1][1] == start:
+                    start = spans.pop()[0]
+                spans.append((start, len(ids)))
             if role is Role.STOP:
-                answered.append(Answered(len(ids), pictures))
-        return Encoded(ids, labels, files, answered)
+                answered.append(Answered(len(ids), len(places)))
+        return Folded(ids, spans, places, files, answered, self.patches)
