@@ -45,8 +45,8 @@ from vistune.data.images import open_image
 from vistune.data.wording import plural, with_article
 from vistune.data.world.scene import catalogue
 from vistune.data.world.write import write_world
-from vistune.evaluate.question import Question
 from vistune.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vistune.question import Question
 
 try:
     from benchmarks.models import random_llava

@@ -49,8 +49,8 @@ import torch
 
 from vistune.data.images import open_image
 from vistune.data.world.write import write_world
-from vistune.evaluate.question import Question
 from vistune.model.checkpoint import load_checkpoint, save_checkpoint
+from vistune.question import Question
 
 try:
     from benchmarks import answer

@@ -13,8 +13,8 @@ from tests.fake_judge import in_thread, read
 from tests.fake_llm import always_fine, completion, error, reply
 from vistune.errors import VistuneError
 from vistune.evaluate.answering.endpoint import answer_by_llm
-from vistune.evaluate.question import Question
 from vistune.llm.options import AskOptions
+from vistune.question import Question
 
 QUESTIONS = [Question(f"q{n}", f"Which one, {n}?", "a.jpg", (f"{n}",), "kind") for n in range(4)]
 

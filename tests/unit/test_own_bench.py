@@ -13,12 +13,12 @@ from vistune.conversation import Conversation, ask, gpt, human, to_json
 from vistune.data.records import write_records
 from vistune.errors import VistuneError
 from vistune.evaluate.benches.bench import Bench, BenchFiles
-from vistune.evaluate.benches.exact import exact_match
 from vistune.evaluate.benches.own import BENCHES, OwnData
 from vistune.evaluate.measure import measures
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Row, Sheet
+from vistune.exact import exact_match
+from vistune.question import Question, Questions
 
 OWN: OwnData = BENCHES[0]
 CHECKED_BY_MYPY: Bench = OWN

@@ -22,9 +22,9 @@ from vistune.data.images import Flaw
 from vistune.data.pictures import Pictures
 from vistune.errors import VistuneError
 from vistune.evaluate.answering.peer import NO_TEXT_ALONE, REFUSED, TOKEN_IN_TEXT, TOO_LONG, Peer
-from vistune.evaluate.question import Question
 from vistune.model.checkpoint import save_checkpoint
 from vistune.model.fingerprint import fingerprint
+from vistune.question import Question
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIDE = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}

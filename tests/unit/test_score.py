@@ -23,10 +23,10 @@ from vistune.evaluate.benches.registry import MODULES, find_bench
 from vistune.evaluate.match import OTHER_WORDS
 from vistune.evaluate.outcome import Outcome, read_outcomes
 from vistune.evaluate.published import published_rows
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.score import run_score, score_files, score_outcomes, to_json
 from vistune.evaluate.sheet import Sheet, read_sheet
 from vistune.evaluate.table import render, score_parts
+from vistune.question import Question, Questions
 
 LETTERS = ("cat", "dog", "cow", "hen")
 

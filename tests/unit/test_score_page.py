@@ -17,12 +17,12 @@ from vistune.evaluate.benches.own import OwnData
 from vistune.evaluate.measure import measures
 from vistune.evaluate.outcome import Outcome
 from vistune.evaluate.published import Published
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.report.gallery import draw, fell_short, make_gallery
 from vistune.evaluate.report.page import MISSING, write_page, write_report
 from vistune.evaluate.report.plots import plot
 from vistune.evaluate.score import Scored
 from vistune.evaluate.table import NOTHING, render, score_parts
+from vistune.question import Question, Questions
 
 ATTACK = "<script>alert('answer')</script>"
 KINDS = ("count", "colour", 'rare" onclick="x')

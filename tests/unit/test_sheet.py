@@ -5,8 +5,8 @@ import json
 import pytest
 
 from vistune.errors import VistuneError
-from vistune.evaluate.question import Question
 from vistune.evaluate.sheet import join, read_sheet
+from vistune.question import Question
 
 QUESTIONS = [Question("1", "Is there a dog?"), Question("2", "Is there a cat?")]
 

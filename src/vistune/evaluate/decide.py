@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vistune.evaluate.benches.letter import Reading, read_letter
-from vistune.evaluate.question import Question
+from vistune.question import Question
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from vistune.errors import Problem, VistuneError, count_by_reason, write_problem
 from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.benches.scienceqa import ScienceQa
 from vistune.evaluate.decide import Answer, Decision, answer_to, complement, differ
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import NO_ANSWER, join, read_sheet
 from vistune.evaluate.text_only import Dispute, ask_for_answers, made_with, settle
 from vistune.llm.asking import Asked
 from vistune.llm.options import AskOptions
+from vistune.question import Question, Questions
 
 RULES = ("complement", "judge")
 

@@ -8,8 +8,8 @@ from functools import partial
 
 from vistune.errors import Problem, VistuneError
 from vistune.evaluate.benches.bench import Bench
-from vistune.evaluate.question import Question
 from vistune.evaluate.sheet import Joined, Row, Sheet, join
+from vistune.question import Question
 
 OTHER_WORDS = "answers another question that has this id"
 _EXAMPLES = 3  # ids named in a message

@@ -15,9 +15,9 @@ from vistune.evaluate.benches.registry import find_bench
 from vistune.evaluate.match import match
 from vistune.evaluate.measure import Measure, measures
 from vistune.evaluate.outcome import Outcome, write_outcomes
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Sheet, read_sheet
 from vistune.folders import refuse_used
+from vistune.question import Question, Questions
 
 SCORES, OUTCOMES, SET_ASIDE = "scores.json", "outcomes.jsonl", "set_aside.jsonl"
 BLIND_OUTCOMES = "outcomes_blind.jsonl"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vistune.errors import Problem, VistuneError
-from vistune.evaluate.question import Question
+from vistune.question import Question
 
 SETTINGS = "evaluation.json"  # lies beside answers.jsonl and says how they were made
 NO_ANSWER = "no answer"

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from vistune.evaluate.question import Question
 from vistune.llm.asking import Asked, ask_all, parameters, seeded
 from vistune.llm.options import AskOptions
 from vistune.prompts import Messages, load_prompt
+from vistune.question import Question
 
 DEFAULT_PARAMETERS = {"temperature": 0, "max_tokens": 1024}
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from vistune.data.images import Flaw
 from vistune.data.pictures import Pictures
-from vistune.evaluate.question import Question
+from vistune.question import Question
 
 
 class Answerer(Protocol):

@@ -13,12 +13,12 @@ import yaml
 
 from vistune import __version__
 from vistune.errors import Problem, VistuneError, write_problems
-from vistune.evaluate.question import Question
 from vistune.evaluate.sheet import SETTINGS
 from vistune.folders import claim
 from vistune.llm.asking import Asked, ask_all, parameters
 from vistune.llm.options import AskOptions
 from vistune.llm.request import ChatReply, ChatRequest
+from vistune.question import Question
 
 ANSWERS, SET_ASIDE = "answers.jsonl", "set_aside.jsonl"
 

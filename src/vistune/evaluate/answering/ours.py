@@ -13,14 +13,15 @@ import transformers
 from torch import Tensor
 
 from vistune import __version__
-from vistune.conversation import IMAGE_PLACEHOLDER, Conversation, ask, human
+from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.images import Flaw, UnusableImageError
 from vistune.data.pictures import Pictures
 from vistune.data.pixels import PixelStore
-from vistune.evaluate.question import Question
+from vistune.model.asking import prompt_of
 from vistune.model.checkpoint import Checkpoint, load_checkpoint
-from vistune.model.decode import Prompt, complete
+from vistune.model.decode import complete
 from vistune.model.fingerprint import fingerprint
+from vistune.question import Question
 
 TOO_LONG = "longer than the model reads"
 
@@ -80,17 +81,6 @@ def answer_ids(
     for number, ids in complete(checkpoint.model, asked, loader.load, checkpoint.stop, most, rows):
         question = questions[fitting[number]]
         yield question, loader.flaws.get(question.image or "", ids)
-
-
-def prompt_of(checkpoint: Checkpoint, question: Question, seeing: bool = True) -> Prompt:
-    """A question as a checkpoint reads it: alone; its picture, where it has one, before its words.
-
-    ``details["picture_last"]`` puts the picture behind the words, unless the model knows it in front only.
-    """
-    last = bool(question.details.get("picture_last")) and checkpoint.recipe.picture != "first"
-    image = question.image if seeing else None
-    talk = Conversation(question.id, (human(*ask(question.text, image, picture_first=not last)),))
-    return Prompt(checkpoint.renderer.encode_prompt(talk).ids, (image,) if image else ())
 
 
 class _Loader:

@@ -22,9 +22,9 @@ from vistune.data.pictures import Pictures
 from vistune.errors import VistuneError
 from vistune.evaluate.answering.peer_files import load_peer
 from vistune.evaluate.answering.wording import find_wording
-from vistune.evaluate.question import Question
 from vistune.model import parts
 from vistune.model.fingerprint import fingerprint
+from vistune.question import Question
 
 NO_TEXT_ALONE = "the model takes no question without a picture"
 TOKEN_IN_TEXT = "the question holds the token of a picture"

@@ -14,11 +14,11 @@ from vistune.errors import Problem, VistuneError, write_problems
 from vistune.evaluate.answering.answerer import Answerer
 from vistune.evaluate.benches.bench import Bench, BenchFiles, refuse_ignored
 from vistune.evaluate.benches.registry import find_bench
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.score import SET_ASIDE, Scored, score_outcomes
 from vistune.evaluate.sheet import SETTINGS, read_sheet
 from vistune.folders import claim
 from vistune.progress import meter
+from vistune.question import Question, Questions
 
 ROWS = 64
 ANSWERS, BLIND = "answers.jsonl", "answers_blind.jsonl"

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from vistune.errors import VistuneError
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Sheet
+from vistune.question import Question, Questions
 
 
 @dataclass(frozen=True)

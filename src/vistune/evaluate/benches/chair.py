@@ -16,9 +16,9 @@ from vistune.data.json_stream import stream_lists
 from vistune.errors import VistuneError
 from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Sheet
 from vistune.prompts import question_list
+from vistune.question import Question, Questions
 
 _LISTS = ("images", "annotations", "categories")
 

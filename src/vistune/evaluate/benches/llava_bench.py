@@ -14,8 +14,8 @@ from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.judge.review import ReviewError, parse_scores
 from vistune.evaluate.judge.rows import read_rows
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Row, Sheet
+from vistune.question import Question, Questions
 
 KINDS = ("conversation", "detail", "complex")
 ALL = "all"

@@ -20,8 +20,8 @@ from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.benches.rows import first_of, first_problem, id_of, json_lines
 from vistune.evaluate.benches.yes_no import read_yes_no
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Row, Sheet
+from vistune.question import Question, Questions
 
 SPLITS = ("random", "popular", "adversarial")
 _SIZE, _OLD_RANDOM_SIZE = 3000, 2910  # of a split; the random one as published until October 2023

@@ -11,8 +11,8 @@ from vistune.errors import VistuneError
 from vistune.evaluate.benches.bench import Bench, BenchFiles
 from vistune.evaluate.benches.letter import Reading, read_index, read_letter
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Row, Sheet
+from vistune.question import Question, Questions
 
 COLUMNS: tuple[str, ...] = ("NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg")
 _YOUNGEST_OF_THE_OLDER = 7  # grade

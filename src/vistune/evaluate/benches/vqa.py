@@ -9,8 +9,8 @@ from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.benches.vqa_files import TEN, annotate, read_questions
 from vistune.evaluate.benches.vqa_text import normalise
 from vistune.evaluate.outcome import Outcome
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Sheet
+from vistune.question import Question, Questions
 
 TYPES = ("yes/no", "number", "other")
 _ENOUGH = 3  # people who say the same make an answer wholly right

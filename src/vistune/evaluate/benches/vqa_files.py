@@ -12,7 +12,7 @@ from vistune.data.json_stream import stream_lists
 from vistune.data.text import excerpt
 from vistune.errors import Problem, VistuneError
 from vistune.evaluate.benches.rows import first_of, first_problem, id_of, json_lines, once
-from vistune.evaluate.question import Question, Questions
+from vistune.question import Question, Questions
 
 TEN = 10  # human answers for each question
 _SIZES = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793, "test-dev2015": 107_394}  # VQAv2

@@ -11,8 +11,8 @@ from vistune.errors import Problem, VistuneError
 from vistune.evaluate.benches.bench import BenchFiles
 from vistune.evaluate.benches.llava_bench import LlavaBench
 from vistune.evaluate.judge.context import read_contexts
-from vistune.evaluate.question import Question, Questions
 from vistune.evaluate.sheet import Joined, Row, join, read_sheet
+from vistune.question import Question, Questions
 
 
 @dataclass(frozen=True)
