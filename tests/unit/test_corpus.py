@@ -46,7 +46,7 @@ def record(image: str | list[str] | None, *texts: str) -> dict[str, Any]:
 
 
 def stage(data: dict[str, Any], mix: str = "passes") -> StageRecipe:
-    return StageRecipe(trains=("connector",), data=data, mix=mix, learning_rate=1.0, batch_size=2)
+    return StageRecipe(trains=("connector", "llm"), data=data, mix=mix, learning_rate=1.0, batch_size=2)
 
 
 def load(folder: Path, renderer: Renderer, data: dict[str, Any] | list[str], **options: Any) -> Corpus:
@@ -192,6 +192,14 @@ def test_a_file_of_which_nothing_is_left_is_named_with_its_first_problem(folder:
 
 
 # Several places of pictures
+
+
+def test_a_stage_that_learns_from_pictures_alone_needs_one(folder: Path, renderer: Renderer):
+    (folder / "text.json").write_text(json.dumps(DIALOGUES[3:5]))
+    connector = stage({"text.json": 1}).model_copy(update={"trains": ("connector",)})
+    with pytest.raises(VistuneError, match=r"text\.json: no record shows a picture.*add llm to `trains`"):
+        load_corpus(connector, folder, folder, renderer, 64, 0, folder / "cache")
+    assert len(load(folder, renderer, ["text.json"])) == 2
 
 
 def test_a_file_may_have_a_place_of_pictures_of_its_own(folder: Path, renderer: Renderer):

@@ -217,7 +217,7 @@ def make_row(**pictures):
     """Ten tokens as one tree, three of them predicted."""
     ids = torch.zeros(1, 10, dtype=torch.long)
     three = torch.arange(3)
-    return Batch(ids, ids, three, three, three, (Tree((0,), 0, (10,)),), 1, **pictures)
+    return Batch(ids, ids, three, three, three, three, (Tree((0,), 0, (10,)),), 1, **pictures)
 
 
 @pytest.mark.parametrize(

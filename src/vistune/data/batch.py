@@ -21,6 +21,7 @@ class Batch:
         ids, positions: [1, N].
         sources, targets: [M]; the token ``targets[m]`` is predicted at place ``sources[m]``.
         predicting: the places of ``sources``, each once: a picture's last patch may begin several answers.
+        patches: [K * P], the places of K pictures' patches, in order.
         pixels: [I, 3, H, W], or None where the row has no picture or ``features`` are given.
         features: of the frozen encoder, [I, patches, width].
         picture_order: [K], which of the I pictures stands in each place of one; None: in their order.
@@ -32,6 +33,7 @@ class Batch:
     sources: Tensor
     targets: Tensor
     predicting: Tensor
+    patches: Tensor
     trees: tuple[Tree, ...]
     samples: int
     pixels: Tensor | None = None
@@ -59,6 +61,7 @@ def to_batch(row: Row) -> Batch:
         torch.from_numpy(row.sources),
         torch.from_numpy(row.targets),
         torch.from_numpy(np.unique(row.sources)),
+        torch.from_numpy(row.patches),
         row.trees,
         sum(len(tree.samples) for tree in row.trees),
     )

@@ -107,7 +107,8 @@ def load_corpus(
         picture: where a question's picture stands: ``written``, or ``first``.
 
     Raises:
-        VistuneError: a file or a place of pictures cannot be read, or nothing is left of a file.
+        VistuneError: a file or a place of pictures cannot be read, or nothing is left of a file; or the stage
+            trains only what reads pictures, and no record shows one.
     """
     labels = _labels(stage, folder, images)
     files = [SourceFile(folder / name, labels[name]) for name in stage.data]
@@ -126,6 +127,7 @@ def load_corpus(
     problems = [Problem(**json.loads(line)) for line in (home / PROBLEMS).open(encoding="utf-8")]
     corpus = Corpus(samples, flaws, problems, cut, sources, stage, seed)
     _refuse_empty(corpus, files)
+    _refuse_blind(corpus, stage)
     return corpus
 
 
@@ -189,6 +191,15 @@ def _picture_problems(samples: Samples, rows: np.ndarray, flaws: Mapping[str, Fl
         name = next(name for name in samples[row].pictures if name in flaws)
         flaw = flaws[name]
         yield Problem(samples.place(row), flaw.reason, f"{name} {flaw.detail}".rstrip())
+
+
+def _refuse_blind(corpus: Corpus, stage: StageRecipe) -> None:
+    if "llm" not in stage.trains and not corpus.pictures():
+        raise VistuneError(
+            f"{', '.join(stage.data)}: no record shows a picture, and the stage trains only "
+            f"{', '.join(stage.trains)}, which learns from pictures. Choose other `data`, or "
+            "add llm to `trains`."
+        )
 
 
 def _refuse_empty(corpus: Corpus, files: Sequence[SourceFile]) -> None:

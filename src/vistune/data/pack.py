@@ -41,7 +41,7 @@ class Row:
 
     ``ids``, ``positions``: [N]. The token ``targets[m]`` is predicted at place ``sources[m]``, both [M]; a
     prefix's last place may predict the first token of several branches. ``pictures`` are files in the order
-    of their places.
+    of their places; ``patches`` are the places of their patches.
     """
 
     trees: tuple[Tree, ...]
@@ -50,6 +50,7 @@ class Row:
     sources: np.ndarray
     targets: np.ndarray
     pictures: list[str]
+    patches: np.ndarray
 
 
 def shared_length(ids: np.ndarray, labels: np.ndarray, image_token: int) -> int:
@@ -166,13 +167,15 @@ def flatten(trees: Sequence[Tree], samples: Sequence[Sequence[Encoded]], image_t
             positions.append(np.arange(tree.prefix, len(member.ids)))
             pictures += member.pictures[first:]
             place += len(member.ids) - tree.prefix
+    whole = np.concatenate(ids)
     return Row(
         tuple(trees),
-        np.concatenate(ids),
+        whole,
         np.concatenate(positions),
         np.concatenate(sources),
         np.concatenate(targets),
         pictures,
+        np.flatnonzero(whole == image_token),
     )
 
 

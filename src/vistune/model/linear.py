@@ -48,6 +48,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
         (weight.numel() >= _WEIGHTS or x.numel() * weight.shape[0] >= _MULTIPLICATIONS)
         and x.dim() > 1
+        and x.numel() > 0  # oneDNN has no product of nothing, as a row without a picture needs it
         and x.dtype is weight.dtype is torch.float32
         and x.device.type == "cpu"
         and type(weight) is nn.Parameter  # not one that only looks like it: quantized, sharded, traced

@@ -63,14 +63,26 @@ class Llava(nn.Module):
 
     def _hidden(self, batch: Batch) -> Tensor:
         """The decoder's last hidden states [M, D] at ``batch.sources``."""
-        features = batch.features
-        if batch.pixels is not None:
-            features = self.vision(batch.pixels)
-        pictures = None if features is None else self._connected(features)
-        if pictures is not None and batch.picture_order is not None:
+        pictures = self._connected(self._features(batch))
+        if batch.picture_order is not None:
             pictures = pictures[batch.picture_order]
+        embeddings = self._place(batch.ids, pictures, batch.patches)
         layout = Layout(batch.trees, batch.predicting)
-        return self.read(batch.ids, batch.positions, layout, pictures)[batch.sources]
+        return self._decode(embeddings, batch.positions, layout)[0, batch.sources]
+
+    def _features(self, batch: Batch) -> Tensor:
+        """[I, P, width of the vision encoder]; zero pictures for a row without one.
+
+        The connector then computes nothing but takes part: its gradient is zero instead of missing. Processes
+        that train together must all reduce the same gradients, whatever their rows show.
+        """
+        if batch.pixels is not None:
+            features: Tensor = self.vision(batch.pixels)
+            return features
+        if batch.features is not None:
+            return batch.features
+        shape = (0, self.vision.patches, self.vision.width)
+        return torch.zeros(shape, dtype=self._weight_dtype, device=batch.ids.device)
 
     def read(
         self, ids: Tensor, positions: Tensor, layout: Arrangement, pictures: Tensor | None = None
@@ -82,14 +94,18 @@ class Llava(nn.Module):
             layout: what each token attends to.
             pictures: connected features [I, P, D] of the row's pictures, in reading order.
         """
+        return self._decode(self._embed(ids, pictures), positions, layout)[0]
+
+    def _decode(self, embeddings: Tensor, positions: Tensor, layout: Arrangement) -> Tensor:
+        """The decoder's last hidden states [1, N, D] of one packed row."""
         hidden: Tensor = self.language_model.get_decoder()(
-            inputs_embeds=self._embed(ids, pictures),
+            inputs_embeds=embeddings,
             position_ids=positions,
-            attention_mask=given_mask(ids.device),
+            attention_mask=given_mask(embeddings.device),
             layout=layout,
             use_cache=False,
         ).last_hidden_state
-        return hidden[0]
+        return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of the decoder's hidden states [..., D], in 32 bits."""
@@ -105,9 +121,23 @@ class Llava(nn.Module):
 
     def _connected(self, features: Tensor) -> Tensor:
         """[I, P, width of the vision encoder] -> [I, P, D]."""
-        weight = next(self.connector.parameters())
-        connected: Tensor = self.connector(features.to(weight.dtype))
+        connected: Tensor = self.connector(features.to(self._weight_dtype))
         return connected
+
+    @property
+    def _weight_dtype(self) -> torch.dtype:
+        """What the connector computes in."""
+        return next(self.connector.parameters()).dtype
+
+    def _place(self, ids: Tensor, pictures: Tensor, patches: Tensor) -> Tensor:
+        """Embeddings [B, T, D] of ``ids``, with ``pictures`` [I, P, D] in the places ``patches`` [I * P] of
+        the flattened ids. What fits is seen from the shapes: no device is waited for."""
+        if len(patches) != pictures.shape[0] * pictures.shape[1]:
+            count = pictures.shape[0] * pictures.shape[1]
+            raise ValueError(f"{len(patches)} image tokens for pictures of {count} patches together")
+        embeddings: Tensor = self.language_model.get_input_embeddings()(ids)
+        placed = embeddings.flatten(0, 1).index_copy(0, patches, pictures.flatten(0, 1).to(embeddings.dtype))
+        return placed.view_as(embeddings)
 
     def _embed(self, ids: Tensor, pictures: Tensor | None) -> Tensor:
         """``pictures`` [I, P, D] in their places, or None where there is no picture."""

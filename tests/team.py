@@ -1,0 +1,91 @@
+"""Runs on several processes, without ``torchrun``: many jobs one after another within one start.
+
+``python -m tests.team JOBS.json`` is one process. A job is what ``train`` takes, and how it is disturbed:
+
+    recipe, data, images, out    of ``train``
+    port                         where the job's processes meet
+    chunk                        elements of logits that are computed at a time
+    kill                         [rank, step]: this process kills itself there, all jobs after it are left out
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_team(size: int, jobs: list[dict[str, Any]], folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Run ``jobs`` on ``size`` processes; what became of each process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"jobs-{size}.json"
+    file.write_text(json.dumps([{**job, "port": _free_port()} for job in jobs]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(size)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    command = [sys.executable, "-m", "tests.team", str(file)]
+    logs = [folder / f"log-{size}-{rank}.txt" for rank in range(size)]
+    processes = []
+    for rank, log in enumerate(logs):
+        ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
+        processes.append(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log.open("w"), env=ranked)
+        )
+    try:
+        codes = [process.wait(timeout=500) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(command, code, stderr=log.read_text())
+        for code, log in zip(codes, logs, strict=True)
+    ]
+
+
+def main(file: str) -> None:
+    for job in json.loads(Path(file).read_text()):
+        os.environ["MASTER_PORT"] = str(job["port"])
+        _run(job)
+
+
+def _run(job: dict[str, Any]) -> None:
+    from vistune.model import llava
+    from vistune.recipe import parse_recipe
+    from vistune.train import stage_run
+    from vistune.train.loop import train
+
+    kill = job.get("kill")
+    take_step, steps = stage_run.optimizer_step, []
+
+    def disturbed(*arguments: Any) -> Any:
+        steps.append(None)
+        if kill and [int(os.environ["RANK"]), len(steps)] == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take_step(*arguments)
+
+    with (
+        mock.patch.object(stage_run, "optimizer_step", disturbed),
+        mock.patch.object(llava, "LOGITS_AT_ONCE", job.get("chunk", llava.LOGITS_AT_ONCE)),
+    ):
+        train(parse_recipe(job["recipe"], "job"), Path(job["data"]), Path(job["images"]), Path(job["out"]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (Path(job["out"]) / f"peak-{os.environ['RANK']}.json").write_text(json.dumps(peak))
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
