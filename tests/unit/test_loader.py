@@ -65,10 +65,12 @@ class Grey:
         return torch.zeros(len(names), 3, 16, 16)
 
 
-def loader_of(records, pictures=None, rank=0, size=1, room=1000, share=True, tolerated=0.0, batch_size=4):
+def loader_of(
+    records, pictures=None, rank=0, size=1, room=1000, share=True, tolerated=0.0, batch_size=4, rows="packed"
+):
     order = Order(records.selection, records.groups, batch_size, 0, share)
     team = Team(rank, size, torch.device("cpu"), distributed=False)
-    return Loader(records, order, pictures or Grey(), team, IMAGE, room, share, tolerated)
+    return Loader(records, order, pictures or Grey(), team, IMAGE, room, share, tolerated, rows)
 
 
 def learned(batches):

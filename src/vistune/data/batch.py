@@ -1,4 +1,4 @@
-"""What one micro-batch is made of: a packed row as tensors, and the pictures it shows."""
+"""What one micro-batch is made of: a packed row or padded dialogues as tensors, and their pictures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from vistune.data.pack import Row, Tree
 
 @dataclass(frozen=True)
 class Batch:
-    """One row of N tokens; M places predict what is trained on.
+    """One row of N tokens, or B dialogues alone, padded to T tokens; M places predict what is trained on.
 
     Attributes:
-        ids, positions: [1, N].
-        sources, targets: [M]; the token ``targets[m]`` is predicted at place ``sources[m]``.
+        ids, positions: [1, N], or [B, T].
+        sources, targets: [M]; the token ``targets[m]`` is predicted at place ``sources[m]``, counted along
+            the rows.
         predicting: the places of ``sources``, each once: a picture's last patch may begin several answers.
-        patches: [K * P], the places of K pictures' patches, in order.
+        patches: [K * P], the places of K pictures' patches, in order, counted along the rows.
         pixels: [I, 3, H, W], or None where the row has no picture or ``features`` are given.
         features: of the frozen encoder, [I, patches, width].
         picture_order: [K], which of the I pictures stands in each place of one; None: in their order.
+        mask: [B, T], 0 where nothing but padding stands; None for a packed row.
         samples: how many.
     """
 
@@ -39,6 +41,7 @@ class Batch:
     pixels: Tensor | None = None
     features: Tensor | None = None
     picture_order: Tensor | None = None
+    mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {
@@ -50,7 +53,8 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        return self.ids.shape[1]
+        """How many are computed, padding included."""
+        return self.ids.numel()
 
 
 def to_batch(row: Row) -> Batch:
@@ -64,6 +68,26 @@ def to_batch(row: Row) -> Batch:
         torch.from_numpy(row.patches),
         row.trees,
         sum(len(tree.samples) for tree in row.trees),
+    )
+
+
+def to_padded_batch(row: Row, image_token: int) -> Batch:
+    """A row's dialogues, which share nothing, each by itself and padded at its end; without its pictures."""
+    lengths = np.array([tree.tokens for tree in row.trees])
+    ends = lengths.cumsum()
+    filler = 0 if image_token else 1  # padding is no picture's place
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids, positions = np.full(mask.shape, filler), np.zeros(mask.shape, np.int64)
+    ids[mask], positions[mask] = row.ids[: ends[-1]], row.positions[: ends[-1]]
+    places = np.flatnonzero(mask)  # of the row's tokens, counted along the padded rows
+    return replace(
+        to_batch(row),
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
+        sources=torch.from_numpy(places[row.sources]),
+        predicting=torch.from_numpy(places[np.unique(row.sources)]),
+        patches=torch.from_numpy(places[row.patches]),
+        mask=torch.from_numpy(mask.astype(np.int64)),
     )
 
 

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from vistune.conversation import IGNORE_INDEX
 from vistune.template import Encoded
+
+Rows: TypeAlias = Literal["packed", "padded", "single"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,13 @@ def _tree(samples: Sequence[int], lengths: np.ndarray, prefixes: np.ndarray) -> 
     return Tree(tuple(samples), prefix, tuple(int(lengths[sample]) - prefix for sample in samples))
 
 
+def make_rows(how: Rows, trees: Sequence[Tree], room: int, multiple: int = 1) -> list[list[Tree]]:
+    """What is computed at a time: packed rows, padded batches, or batches of one dialogue."""
+    if how == "packed":
+        return fill_rows(trees, room, multiple)
+    return fill_padded(trees, room if how == "padded" else 1, multiple)
+
+
 def fill_rows(trees: Sequence[Tree], room: int, multiple: int = 1) -> list[list[Tree]]:
     """Distribute trees over rows of at most ``room`` tokens, as few as may be, about equally full.
 
@@ -101,6 +111,21 @@ def fill_rows(trees: Sequence[Tree], room: int, multiple: int = 1) -> list[list[
         if all(len(row) <= 1 or sum(tree.tokens for tree in row) <= room for row in rows):
             return rows
         count += 1
+
+
+def fill_padded(trees: Sequence[Tree], room: int, multiple: int = 1) -> list[list[Tree]]:
+    """Distribute trees of one sample each over batches that are padded to their longest: of like lengths, and
+    at most ``room`` tokens with the padding.
+
+    A longer sample is a batch of its own. The number of batches is a multiple of ``multiple``; batches may be
+    empty for that.
+    """
+    rows: list[list[Tree]] = []
+    for tree in sorted(trees, key=lambda tree: -tree.tokens):
+        if not rows or (len(rows[-1]) + 1) * rows[-1][0].tokens > room:
+            rows.append([])
+        rows[-1].append(tree)
+    return rows + [[] for _ in range(-len(rows) % multiple)]
 
 
 def _distribute(parts: Sequence[Tree], count: int) -> list[list[Tree]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from vistune.data.pack import Rows
+
 
 @dataclass(frozen=True)
 class Computing:
@@ -14,11 +16,11 @@ class Computing:
     Attributes:
         rows: how dialogues are trained on. ``packed``: many in a row, pictures shared. ``padded``: each by
             itself in a batch, padded at its end, with transformers' own masks. ``single``: one at a time.
-        decodes: ``shared``: our decoder, beginnings read once. ``alone``: each answer with transformers' cache.
+        decodes: ``shared``: our decoder, beginnings read once. ``alone``: each answer by transformers' cache.
         why_rows, why_decodes: why not ``packed``, and why not ``shared``.
     """
 
-    rows: Literal["packed", "padded", "single"] = "packed"
+    rows: Rows = "packed"
     decodes: Literal["shared", "alone"] = "shared"
     why_rows: str = ""
     why_decodes: str = ""

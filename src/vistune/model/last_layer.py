@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vistune.model.layers import decoder_layers
+
 
 class LastLayer:
     """Watches the last layer of a decoder LLM; acts where its layout names the ``predicting`` places.
@@ -20,7 +22,10 @@ class LastLayer:
 
     def __init__(self, language_model: Any) -> None:
         self._places: Tensor | None = None
-        layer = language_model.get_decoder().layers[-1]
+        layers = decoder_layers(language_model)
+        if not len(layers):
+            return
+        layer = layers[-1]
         layer.register_forward_pre_hook(self._begin, with_kwargs=True)
         for part in (getattr(layer, "mlp", None), getattr(getattr(layer, "self_attn", None), "o_proj", None)):
             if isinstance(part, nn.Module):

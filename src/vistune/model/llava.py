@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vistune.data.batch import Batch
 from vistune.model.adapters import has_adapters, train_adapters
 from vistune.model.attention import Arrangement, Layout, given_mask, prepare
+from vistune.model.computing import PACKED, Computing
 from vistune.model.connector import Connector
 from vistune.model.last_layer import LastLayer
 from vistune.model.linear import use_onednn
@@ -27,18 +28,25 @@ class Llava(nn.Module):
     """LLaVA (paper Sec. 4.1): the LLM reads connected patch features where a picture stands.
 
     Args:
-        language_model: any decoder LLM of transformers.
+        language_model: a decoder LLM of transformers.
         image_token: id of the token that holds a picture's place, once for each patch.
+        computing: how the LLM may be computed (:func:`vistune.model.probe.judge`).
     """
 
     def __init__(
-        self, vision: VisionEncoder, connector: Connector, language_model: Any, image_token: int
+        self,
+        vision: VisionEncoder,
+        connector: Connector,
+        language_model: Any,
+        image_token: int,
+        computing: Computing = PACKED,
     ) -> None:
         super().__init__()
         self.vision, self.connector, self.language_model = vision, connector, language_model
-        self.image_token = image_token
-        prepare(language_model)
-        self._last_layer = LastLayer(language_model)
+        self.image_token, self.computing = image_token, computing
+        if computing.packs:
+            prepare(language_model)
+            self._last_layer = LastLayer(language_model)
         use_onednn(self)
 
     def embed(self, ids: Tensor, pixels: Tensor | None) -> Tensor:
@@ -67,6 +75,8 @@ class Llava(nn.Module):
         if batch.picture_order is not None:
             pictures = pictures[batch.picture_order]
         embeddings = self._place(batch.ids, pictures, batch.patches)
+        if batch.mask is not None:
+            return self._decode_alone(embeddings, batch.mask).flatten(0, 1)[batch.sources]
         layout = Layout(batch.trees, batch.predicting)
         return self._decode(embeddings, batch.positions, layout)[0, batch.sources]
 
@@ -104,6 +114,17 @@ class Llava(nn.Module):
             attention_mask=given_mask(embeddings.device),
             layout=layout,
             use_cache=False,
+        ).last_hidden_state
+        return hidden
+
+    def _decode_alone(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """The decoder's last hidden states [B, T, D] as transformers computes them, with masks of its own.
+
+        Args:
+            mask: [B, T]; padding stands at the rows' ends.
+        """
+        hidden: Tensor = self.language_model.get_decoder()(
+            inputs_embeds=embeddings, attention_mask=mask, use_cache=False
         ).last_hidden_state
         return hidden
 

@@ -41,7 +41,13 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"block_size|index_block_size|index_topk|keep_window_size|rel_extent", _WINDOW),
     (r"dim_model_base", _HEAD),
 )
-_KEY_HEADS = ("num_key_value_heads", "swa_num_key_value_heads", "num_kv_heads", "n_kv_heads", "num_query_groups")
+_KEY_HEADS = (
+    "num_key_value_heads",
+    "swa_num_key_value_heads",
+    "num_kv_heads",
+    "n_kv_heads",
+    "num_query_groups",
+)
 _WIDE = ("attention_hidden_size",)  # once or twice the hidden size
 _SPECIAL = re.compile(r".*_(token_id|index)")
 
@@ -70,7 +76,9 @@ def twin(config: Any, seed: int = 0) -> Any:
 
 def _shrink(config: Any) -> None:
     values = dict(_numbers(config))
-    heads = next((v for k, v in values.items() if _size(k) == _HEADS and "key" not in k and "kv" not in k), None)
+    heads = next(
+        (v for k, v in values.items() if _size(k) == _HEADS and "key" not in k and "kv" not in k), None
+    )
     for name, value in values.items():
         if name in _KEY_HEADS:
             setattr(config, name, value if value <= 1 else _HEADS if value == heads else 2)

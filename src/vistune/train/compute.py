@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vistune.errors import VistuneError
+from vistune.model.layers import decoder_layers
 from vistune.model.llava import Llava
 from vistune.recipe import RunRecipe
 
@@ -28,7 +29,7 @@ def set_up(model: Llava, run: RunRecipe, precision: torch.dtype) -> None:
         )
         enable({"use_reentrant": False})
     if run.compile:
-        for layer in language_model.get_decoder().layers:
+        for layer in decoder_layers(language_model):
             layer.compile(dynamic=True)
 
 

@@ -66,7 +66,7 @@ class ModelFlops:
         pictures = sum(0 if batch.pixels is None else len(batch.pixels) for batch in batches)
         patches = sum(self.patches * _pictures(batch) for batch in batches)
         return (
-            self.token * sum(batch.tokens for batch in batches)
+            self.token * sum(tree.tokens for batch in batches for tree in batch.trees)
             + self.prediction * sum(len(batch.targets) for batch in batches)
             + self.pair * pairs
             + self.picture * pictures

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from vistune.conversation import IGNORE_INDEX
-from vistune.data.batch import Batch, picture_order, to_batch
+from vistune.data.batch import Batch, picture_order, to_batch, to_padded_batch
 from vistune.data.corpus import Corpus
-from vistune.data.pack import Tree, fill_rows, flatten, plant
+from vistune.data.pack import Row, Rows, Tree, flatten, make_rows, plant
 from vistune.errors import VistuneError
 from vistune.template import Encoded
 from vistune.train.feed import Pictures
@@ -38,6 +38,8 @@ class Loader:
     Args:
         row_tokens: room of one micro-batch.
         tolerated: share of the pictures that may turn out broken.
+        rows: how the LLM can be computed (:class:`vistune.model.computing.Computing`); nothing is shared
+            unless it is ``packed``.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Loader:
         row_tokens: int,
         share: bool,
         tolerated: float,
+        rows: Rows = "packed",
     ) -> None:
         self._corpus, self._order, self._pictures, self._team = corpus, order, pictures, team
         self._image_token, self._row_tokens = image_token, row_tokens
-        self._groups = corpus.groups if share else np.arange(len(corpus))
+        self._rows: Rows = rows
+        self._groups = corpus.groups if share and rows == "packed" else np.arange(len(corpus))
         self._most_broken = tolerated * len(corpus.pictures())
 
     def steps(self, first: int, end: int) -> Iterator[Prepared]:
@@ -91,7 +95,7 @@ class Loader:
         """
         corpus = self._corpus
         trees = plant(self._order.records(step), corpus.lengths, corpus.prefixes, self._groups)
-        rows = fill_rows(trees, self._row_tokens, self._team.size)
+        rows = make_rows(self._rows, trees, self._row_tokens, self._team.size)
         return [self._batch(row, trees) for row in rows[self._team.rank :: self._team.size]]
 
     def _batch(self, trees: Sequence[Tree], all_trees: Sequence[Tree]) -> Batch:
@@ -100,21 +104,24 @@ class Loader:
         samples = [[self._corpus[sample] for sample in tree.samples] for tree in trees]
         row = flatten(trees, samples, self._image_token)
         if not row.pictures:
-            return to_batch(row)
+            return self._tensors(row)
         names, order = picture_order(row.pictures)
         pictures = self._pictures.load(names)
         self._refuse_too_many_broken()
         if not self._pictures.broken.keys().isdisjoint(names):
             samples = [[self._unless_broken(sample) for sample in members] for members in samples]
             row = flatten(trees, samples, self._image_token)
-        return _with_pictures(to_batch(row), pictures, order)
+        return _with_pictures(self._tensors(row), pictures, order)
 
     def _blind(self, trees: Sequence[Tree]) -> Batch:
         """``trees`` with pictures, and nothing to learn."""
         samples = [[_masked(self._corpus[sample]) for sample in tree.samples] for tree in trees]
         row = flatten(trees, samples, self._image_token)
         names, order = picture_order(row.pictures)
-        return _with_pictures(to_batch(row), self._pictures.load(names) if names else None, order)
+        return _with_pictures(self._tensors(row), self._pictures.load(names) if names else None, order)
+
+    def _tensors(self, row: Row) -> Batch:
+        return to_batch(row) if self._rows == "packed" else to_padded_batch(row, self._image_token)
 
     def _unless_broken(self, sample: Encoded) -> Encoded:
         """The sample, from which nothing is learned where a picture of it is broken."""

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from vistune.model.layers import decoder_layers
 from vistune.model.llava import Llava
 
 
@@ -77,7 +78,7 @@ def shard(model: Llava, team: Team, precision: torch.dtype) -> None:
     if not team.distributed:
         return
     policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
-    units: list[nn.Module] = [*model.language_model.get_decoder().layers, model]
+    units: list[nn.Module] = [*decoder_layers(model.language_model), model]
     for unit in units:
         fully_shard(unit, mp_policy=policy)
         assert isinstance(unit, FSDPModule)

@@ -155,6 +155,7 @@ class StageRun:
             self._run.row_tokens,
             self._run.share_images,
             self._run.bad_pictures,
+            checkpoint.model.computing.rows,
         )
 
     def _learn(self, checkpoint: Checkpoint, loader: Loader, saves: Saves, steps: int) -> None:

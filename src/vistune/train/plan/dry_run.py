@@ -12,7 +12,8 @@ import torch
 from rich.text import Text
 
 from vistune.data.corpus import Corpus
-from vistune.data.pack import Tree, fill_rows, plant
+from vistune.data.pack import Rows, Tree, make_rows, plant
+from vistune.model.computing import PACKED, Computing
 from vistune.model.llava import Llava
 from vistune.recipe import Recipe, StageRecipe
 from vistune.train.order import Order, count_steps
@@ -31,7 +32,7 @@ class Padding:
     Attributes:
         samples: of the samples themselves.
         padded: computed where each batch is padded to its longest sample.
-        packed: computed where samples are packed into trees.
+        packed: computed by this run: where the LLM allows it, samples are packed into trees.
     """
 
     samples: int
@@ -82,6 +83,7 @@ class StagePlan:
         memory: an estimate, and what would help where it does not fit.
         device_memory: bytes of a device, where that is known.
         preview: see :func:`vistune.train.plan.preview.preview`.
+        computing: how the LLM may be computed.
     """
 
     name: str
@@ -97,6 +99,7 @@ class StagePlan:
     device_memory: int | None
     remedies: Sequence[str]
     preview: Sequence[str | Text]
+    computing: Computing = PACKED
 
     def lines(self) -> Iterator[str | Text]:
         """The plan, as it is printed."""
@@ -116,8 +119,10 @@ class StagePlan:
             f"an epoch: {self.samples:,} samples, {self.padding.samples:,} tokens, "
             f"{self.supervised:,} of them supervised, {self.pictures:,} pictures"
         )
+        yield from self.computing.lines()
+        how = "trees" if self.computing.packs else "dialogues alone, with their padding"
         yield (
-            f"computed: {self.padding.packed:,} tokens in trees; padded batches of {self.batch_size:,} would "
+            f"computed: {self.padding.packed:,} tokens in {how}; padded batches of {self.batch_size:,} would "
             f"compute {self.padding.padded:,}, so {self.padding.avoided:.0%} are avoided"
         )
         yield from map(str, self.files)
@@ -154,9 +159,10 @@ def plan_stage(
     steps, chosen = count_steps(stage, len(corpus.selection)), corpus.selection.epoch(0)
     order = Order(corpus.selection, corpus.groups, stage.batch_size, recipe.seed, run.share_images)
     epoch = [order.records(step) for step in range(order.steps_per_epoch)]
-    groups = corpus.groups if run.share_images else np.arange(len(corpus))
-    arrays = corpus.lengths, corpus.prefixes, groups
-    padding = padding_avoided(*arrays, stage.batch_size, epoch, run.row_tokens, recipe.seed)
+    shares = run.share_images and model.computing.packs
+    arrays = corpus.lengths, corpus.prefixes, corpus.groups if shares else np.arange(len(corpus))
+    rows = model.computing.rows
+    padding = padding_avoided(*arrays, stage.batch_size, epoch, run.row_tokens, recipe.seed, rows)
     supervised = int(corpus.supervised[chosen].sum())
     share = supervised / max(1, padding.packed)
     memory = estimate_stage(model, stage, run, precision, devices, share)
@@ -178,6 +184,7 @@ def plan_stage(
         device_memory,
         helpful,
         list(preview(shown, tokenizer, image_token)),
+        model.computing,
     )
 
 
@@ -201,6 +208,7 @@ def padding_avoided(
     steps: Sequence[np.ndarray],
     row_tokens: int,
     seed: int = 0,
+    rows: Rows = "packed",
 ) -> Padding:
     """Count the tokens of one epoch.
 
@@ -210,12 +218,12 @@ def padding_avoided(
         steps: the records of each step of an epoch, those of a group side by side (``Order.records``).
         row_tokens: room of a row; a larger tree is split, and its prefix is computed again.
         seed: of the padded batches' random order.
+        rows: how the LLM may be computed; unless it is ``packed``, ``groups`` are all different.
     """
     packed = sum(
-        tree.tokens
+        sum(tree.tokens for tree in row) if rows == "packed" else len(row) * max(tree.tokens for tree in row)
         for records in steps
-        for row in fill_rows(plant(records.tolist(), lengths, prefixes, groups), row_tokens)
-        for tree in row
+        for row in make_rows(rows, plant(records.tolist(), lengths, prefixes, groups), row_tokens)
     )
     epoch = lengths[np.concatenate(list(steps))].astype(np.int64) if len(steps) else np.zeros(0, np.int64)
     mixed = np.random.default_rng(seed).permutation(epoch)

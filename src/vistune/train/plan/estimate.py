@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vistune.model.adapters import has_adapters
+from vistune.model.layers import decoder_layers
 from vistune.model.llava import LOGITS_AT_ONCE, Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, RunRecipe, StageRecipe
@@ -166,7 +167,7 @@ def _copies(model: Llava, precision: torch.dtype) -> float:
 def _gathered(model: Llava, precision: torch.dtype) -> float:
     """Whole on each device: two layers (one is computed, the next on its way), one's gradients, and all that
     is no layer."""
-    layers = model.language_model.get_decoder().layers
+    layers = decoder_layers(model.language_model)
     layer = sum(count_parameters(layers)) / len(layers)
     others = sum(count_parameters(model)) - layer * len(layers)
     trained = any(p.requires_grad for p in layers.parameters())
