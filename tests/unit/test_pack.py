@@ -47,7 +47,8 @@ def test_a_row_spelled_out():
 
 def test_a_batch_is_the_row_as_tensors():
     batch = to_batch(flatten([Tree((3,), 0, (3,))], [[TEXT]], IMG))
-    assert batch.ids.tolist() == [[1, 2, 3]] and batch.ids.dtype == torch.long
+    assert batch.ids.tolist() == [[1, 2, 3, 3]] and batch.ids.dtype == torch.long  # filled up to 4
+    assert batch.positions.tolist() == [[0, 1, 2, 0]]
     assert (batch.tokens, batch.samples, batch.pixels) == (3, 1, None)
     assert batch.to(torch.device("meta")).sources.device.type == "meta"
 

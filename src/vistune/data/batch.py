@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistune.data.pack import Row, Tree
+from vistune.data.pack import Row, Tree, padded_length
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One row of N tokens, or B dialogues alone, padded to T tokens; M places predict what is trained on.
+    """One row of N places, the last of which may be filled up, or B dialogues alone, padded to T tokens; M
+    places predict what is trained on.
 
     Attributes:
         ids, positions: [1, N], or [B, T].
@@ -53,15 +54,19 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """How many are computed, padding included."""
-        return self.ids.numel()
+        """How many are computed; padding counts, the few places that fill a packed row up do not."""
+        return sum(tree.tokens for tree in self.trees) if self.mask is None else self.ids.numel()
 
 
 def to_batch(row: Row) -> Batch:
-    """A row as tensors, without its pictures."""
+    """A row as tensors, without its pictures, filled up to a length that kernels like.
+
+    What fills it up repeats the last token, which is no picture's, and belongs to no tree.
+    """
+    fill = padded_length(len(row.ids)) - len(row.ids)
     return Batch(
-        torch.from_numpy(row.ids)[None],
-        torch.from_numpy(row.positions)[None],
+        torch.from_numpy(np.pad(row.ids, (0, fill), mode="edge"))[None],
+        torch.from_numpy(np.pad(row.positions, (0, fill)))[None],
         torch.from_numpy(row.sources),
         torch.from_numpy(row.targets),
         torch.from_numpy(np.unique(row.sources)),

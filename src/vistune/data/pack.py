@@ -162,6 +162,15 @@ def _part(tree: Tree, numbers: Sequence[int]) -> Tree:
     )
 
 
+def padded_length(tokens: int) -> int:
+    """Return how many places a row of ``tokens`` is filled up to.
+
+    Kernels are fastest at whole multiples, and some (oneDNN) make code for each length that they meet.
+    """
+    step = 1 << (tokens - 1).bit_length() if tokens <= 64 else 64 if tokens <= 512 else 256
+    return -(-tokens // step) * step
+
+
 def flatten(trees: Sequence[Tree], samples: Sequence[Sequence[Encoded]], image_token: int) -> Row:
     """Write trees into one row.
 

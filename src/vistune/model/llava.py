@@ -17,8 +17,8 @@ from vistune.model.adapters import has_adapters, train_adapters
 from vistune.model.attention import Arrangement, Layout, given_mask, prepare
 from vistune.model.computing import PACKED, Computing
 from vistune.model.connector import Connector
+from vistune.model.cpu_linear import use_faster_library
 from vistune.model.last_layer import LastLayer
-from vistune.model.linear import use_onednn
 from vistune.model.vision import VisionEncoder
 
 LOGITS_AT_ONCE = 2**25  # elements; more are computed in chunks, and again in the backward pass
@@ -44,10 +44,10 @@ class Llava(nn.Module):
         super().__init__()
         self.vision, self.connector, self.language_model = vision, connector, language_model
         self.image_token, self.computing = image_token, computing
+        self.cpu_kernel = use_faster_library(self)
         if computing.packs:
             prepare(language_model)
             self._last_layer = LastLayer(language_model)
-        use_onednn(self)
 
     def embed(self, ids: Tensor, pixels: Tensor | None) -> Tensor:
         """Embeddings [B, T, D] of ``ids`` [B, T], with features of ``pixels`` [I, 3, H, W] in their places.

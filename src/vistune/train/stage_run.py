@@ -73,6 +73,8 @@ class StageRun:
         self._announce(counts, corpus, steps)
         checkpoint.model.to(self._team.device)
         set_up(checkpoint.model, self._run, self._precision)
+        if self._team.device.type == "cpu" and self._precision is torch.float32:
+            checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
         order = self._order(corpus)
         shown = np.flatnonzero(order.times_shown(steps))
         pictures = self._pictures(checkpoint, corpus, shown)
