@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vistune.errors import VistuneError
 
-_OPTIONAL = ("run", "lora")  # sections that a recipe may leave out, and an override may begin
+_OPTIONAL = ("run", "lora", "optimizer")  # sections that a recipe may leave out, and an override may begin
 
 
 class _Strict(BaseModel):
@@ -70,6 +70,28 @@ class LoraRecipe(_Strict):
     quantise: Literal["nf4"] | None = None
 
 
+class OptimizerRecipe(_Strict):
+    """AdamW, and what it holds for each trained weight. ``optimizer: adamw_8bit`` is short for ``kind``.
+
+    Attributes:
+        kind: ``adamw`` has moments of 32 bits, ``adamw_8bit`` of 8 (torchao).
+        weights: ``bfloat16`` holds trained weights and gradients in 16 bits. Updates are rounded at random,
+            so that small ones add up (torchao). Needs ``precision: bfloat16``.
+        offload: keep the moments in the CPU's memory, and update the weights there; for one CUDA GPU. With
+            ``weights: bfloat16``, the weights of 32 bits are there, too, and nothing is rounded at random.
+    """
+
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    weights: Literal["float32", "bfloat16"] = "float32"
+    offload: bool = False
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> OptimizerRecipe:
+        if self.offload and self.kind != "adamw":
+            raise ValueError(f"`kind: {self.kind}` would be ignored: `offload` keeps moments of 32 bits")
+        return self
+
+
 class SourceRecipe(_Strict):
     """One file of a stage's data.
 
@@ -98,6 +120,7 @@ class StageRecipe(_Strict):
         max_steps: stop here even if epochs are left; the schedule ends here too.
         template: where this stage writes conversations otherwise than ``model.template``.
         lora: train adapters in the place of the LLM's own weights.
+        optimizer: what takes less memory than AdamW in 32 bits.
     """
 
     trains: tuple[Literal["connector", "llm"], ...] = Field(min_length=1)
@@ -112,6 +135,12 @@ class StageRecipe(_Strict):
     max_gradient_norm: float = Field(1.0, gt=0)
     template: str | None = None
     lora: LoraRecipe | None = None
+    optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe.model_validate({}))
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _name_is_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     @field_validator("data", mode="before")
     @classmethod
@@ -133,6 +162,8 @@ class StageRecipe(_Strict):
             raise ValueError(f"`learning_rate` must name what is trained: {', '.join(self.trains)}")
         if self.lora and "llm" not in self.trains:
             raise ValueError("`lora` would be ignored: the stage does not train the llm")
+        if self.lora and self.optimizer.weights != "float32":
+            raise ValueError("`optimizer.weights: bfloat16` saves nothing beside `lora`: adapters are small")
         if self.mix == "uniform" and len(self.data) == 1:
             raise ValueError("`mix: uniform` would be ignored: there is one file")
         if self.mix == "uniform" and len({source.passes for source in self.data.values()}) > 1:
@@ -183,6 +214,13 @@ class Recipe(_Strict):
     run: RunRecipe = Field(default_factory=lambda: RunRecipe.model_validate({}))
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Recipe:
+        for name, stage in self.stages.items():
+            if stage.optimizer.weights == "bfloat16" and self.precision != "bfloat16":
+                raise ValueError(f"stages.{name}: `optimizer.weights: bfloat16` needs `precision: bfloat16`")
+        return self
 
     def template_of(self, stage: str) -> str:
         return self.stages[stage].template or self.model.template
@@ -252,7 +290,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        models = (Recipe, ModelRecipe, StageRecipe, SourceRecipe, LoraRecipe, RunRecipe)
+        models = (Recipe, ModelRecipe, StageRecipe, SourceRecipe, LoraRecipe, OptimizerRecipe, RunRecipe)
         known = {name for model in models for name in model.model_fields}
         return f"{path}: unknown setting" + _nearest(error["loc"][-1], known)
     message = error["msg"].removeprefix("Value error, ")

@@ -178,6 +178,34 @@ def test_full_training_takes_16_bytes_a_parameter_and_2_for_the_copy(large):
     )
 
 
+def optimized(large, optimizer, name="llava-1.5-7b", **run):
+    """The estimate of full tuning on one device with another optimizer."""
+    recipe = load_recipe(name, [f"stages.instruct.optimizer={optimizer}"])
+    changed = recipe.run.model_copy(update=run)
+    return estimate_stage(large, recipe.stages["instruct"], changed, BF16, 1)
+
+
+def test_every_optimizer_takes_its_bytes_a_parameter(large):
+    trained = sum(p.numel() for p in large.language_model.parameters()) + CONNECTOR
+    for optimizer, weight, moments in (
+        ("adamw", 4, 8),
+        ("adamw_8bit", 4, 2.03125),
+        ("{weights: bfloat16}", 2, 8),
+        ("{kind: adamw_8bit, weights: bfloat16}", 2, 2.03125),
+        ("{offload: true}", 4, 0),
+        ("{weights: bfloat16, offload: true}", 2, 0),
+    ):
+        found = optimized(large, optimizer)
+        assert item(found, "trained, in") == item(found, "gradients") == weight * trained
+        assert item(found, "AdamW") == moments * trained
+
+
+def test_seven_billion_are_fully_tuned_on_one_gpu_of_80_gb(large):
+    assert optimized(large, "{kind: adamw_8bit, weights: bfloat16}").fits(80 * 10**9)
+    assert not optimized(large, "adamw_8bit").fits(80 * 10**9)
+    assert optimized(large, "{weights: bfloat16, offload: true}").fits(48 * 10**9)
+
+
 def test_devices_share_what_is_held(large):
     one, eight = (estimate(large, "llava-1.5-7b", "instruct", devices=n) for n in (1, 8))
     for name in ("trained, in float32", "gradients", "AdamW"):
@@ -214,6 +242,7 @@ def test_remedies_are_changes_that_do(large):
     stage, run = recipe.stages["instruct"], recipe.run
     found = list(remedies(large, stage, run, BF16, 1, 80 * GIB))
     assert [text.split(" would")[0] for text in found] == [
+        "optimizer={kind: adamw_8bit, weights: bfloat16}",
         "lora",
         "2 devices (torchrun --nproc-per-node)",
     ]

@@ -16,12 +16,14 @@ from vistune.recipe import RunRecipe
 _PREFIXES = {"vision": ("model.vision_tower.",), "llm": ("model.language_model.", "lm_head.")}
 
 
-def set_up(model: Llava, run: RunRecipe, precision: torch.dtype) -> None:
-    """Prepare a model whose trained parts are set: frozen weights take the run's precision, and decoder
-    layers are checkpointed or compiled where the recipe says so."""
+def set_up(
+    model: Llava, run: RunRecipe, precision: torch.dtype, trained: torch.dtype = torch.float32
+) -> None:
+    """Prepare a model whose trained parts are set: frozen weights take the run's precision, trained ones
+    ``trained``, and decoder layers are checkpointed or compiled where the recipe says so."""
     for parameter in model.parameters():
-        if not parameter.requires_grad and parameter.is_floating_point():
-            parameter.data = parameter.data.to(precision)
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(trained if parameter.requires_grad else precision)
     language_model = model.language_model
     if run.checkpoint_activations:
         enable = getattr(  # the older name of transformers 5's first releases

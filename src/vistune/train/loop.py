@@ -9,6 +9,7 @@ from vistune.folders import claim
 from vistune.progress import say
 from vistune.recipe import Recipe
 from vistune.train.metrics import read_metrics
+from vistune.train.optimizers import check_optimizer
 from vistune.train.parallel import assemble
 from vistune.train.stage_run import Place, StageRun
 
@@ -27,6 +28,8 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
     """
     place = Place(data, images, out)
     with assemble() as team:
+        for stage in recipe.stages.values():
+            check_optimizer(stage.optimizer, team.device, team.size)
         with team.leader_first():
             claim(out, "run.json", _identity(recipe, place))
         folder: Path | None = None

@@ -72,7 +72,7 @@ class StageRun:
         steps = count_steps(self._stage, len(corpus.selection))
         self._announce(counts, corpus, steps)
         checkpoint.model.to(self._team.device)
-        set_up(checkpoint.model, self._run, self._precision)
+        set_up(checkpoint.model, self._run, self._precision, PRECISION[self._stage.optimizer.weights])
         if self._team.device.type == "cpu" and self._precision is torch.float32:
             checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
         order = self._order(corpus)

@@ -41,21 +41,23 @@ class Activations:
         return tokens * self.kept
 
 
-def measure_activations(language_model: Any, precision: torch.dtype) -> Activations:
+def measure_activations(
+    language_model: Any, precision: torch.dtype, trained: torch.dtype = torch.float32
+) -> Activations:
     """Count for ``language_model``, on the meta device, its ``requires_grad`` set as the stage sets it.
 
-    What is trained is in float32, what is frozen in ``precision``, as in training. Two layers are looked at,
-    and stand for the rest.
+    What is trained is in ``trained``, what is frozen in ``precision``, as in training. Two layers are looked
+    at, and stand for the rest.
     """
     layers = language_model.config.get_text_config().num_hidden_layers
-    one, two = (_kept(language_model, count, precision) for count in (1, min(2, layers)))
+    one, two = (_kept(language_model, count, precision, trained) for count in (1, min(2, layers)))
     layer = two - one if layers > 1 else one
     embedding = language_model.get_input_embeddings().weight
-    itemsize = 4 if embedding.requires_grad else precision.itemsize
+    itemsize = (trained if embedding.requires_grad else precision).itemsize
     return Activations(one + (layers - 1) * layer, layer, float(embedding.shape[1] * itemsize))
 
 
-def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
+def _kept(language_model: Any, layers: int, precision: torch.dtype, trained: torch.dtype) -> float:
     """Bytes a token that a model of the first ``layers`` keeps."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -63,7 +65,7 @@ def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
     model = _shortened(language_model, layers).train()
     model.set_attn_implementation(_ATTENTION)
     with FakeTensorMode():
-        _without_storage(model, precision)
+        _without_storage(model, precision, trained)
         return (_saved(model, _LONG, precision) - _saved(model, _SHORT, precision)) / (_LONG - _SHORT)
 
 
@@ -99,12 +101,12 @@ def _saved(model: Any, tokens: int, precision: torch.dtype) -> float:
     return float(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
 
 
-def _without_storage(model: nn.Module, precision: torch.dtype) -> None:
+def _without_storage(model: nn.Module, precision: torch.dtype, trained: torch.dtype) -> None:
     """Put every parameter and buffer, in place, on a CPU that holds nothing."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                dtype = torch.float32 if parameter.requires_grad else precision
+                dtype = trained if parameter.requires_grad else precision
                 empty = torch.empty(parameter.shape, dtype=dtype)
                 module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
         for name, buffer in module._buffers.items():

@@ -1,7 +1,8 @@
 """How much memory a stage takes on each device, from configurations alone: no weight is loaded.
 
 What is frozen is held in the precision of the run (4 bits under ``lora.quantise``), what is trained in
-float32 beside its gradient and AdamW's two moments. Several devices share all of that (FSDP).
+float32 with its gradient and AdamW's two moments, or as the stage's ``optimizer`` says. Several devices share
+all of that (FSDP).
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from vistune.model.adapters import has_adapters
 from vistune.model.layers import decoder_layers
 from vistune.model.llava import LOGITS_AT_ONCE, Llava
 from vistune.model.vision import VisionEncoder
-from vistune.recipe import LoraRecipe, RunRecipe, StageRecipe
+from vistune.recipe import LoraRecipe, OptimizerRecipe, RunRecipe, StageRecipe
 from vistune.train.plan.activations import measure_activations
 from vistune.train.plan.sketch import count_parameters, set_stage
 
 GIB = 2**30
-_MASTER, _MOMENTS = 4, 8  # bytes of a trained parameter in float32, and of AdamW's two moments
+_WEIGHT = {"float32": 4, "bfloat16": 2}  # bytes of a trained parameter, and of its gradient
+_MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}  # of AdamW's two; 8 bits have a scale for each 256
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes of a weight, its doubly quantised constants included
+_SMALLEST = OptimizerRecipe(kind="adamw_8bit", weights="bfloat16", offload=False)
 _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
 _WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
 _USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
@@ -76,15 +79,21 @@ def estimate_stage(
     weights = (frozen * precision.itemsize + quantised * _NF4) / devices
     held = [
         ("weights that are frozen", weights),
-        ("weights that are trained, in float32", _MASTER * trained),
-        ("their gradients", _MASTER * trained),
-        ("AdamW's two moments", _MOMENTS * trained),
+        *_optimized(stage.optimizer, trained),
         ("layers gathered from all devices", _gathered(model, precision) if devices > 1 else 0.0),
     ]
-    moments = _moments(model, run, precision, devices, supervised)
+    moments = _moments(model, run, precision, devices, supervised, stage.optimizer)
     moment = max(moments, key=lambda items: sum(size for _, size in items))
     items = sorted(((n, s) for n, s in (*held, *moment) if s > 0), key=lambda item: -item[1])
     return MemoryEstimate(tuple(items), devices)
+
+
+def _optimized(optimizer: OptimizerRecipe, trained: float) -> Iterator[tuple[str, float]]:
+    """What is held for ``trained`` parameters."""
+    weight = _WEIGHT[optimizer.weights]
+    yield f"weights that are trained, in {optimizer.weights}", weight * trained
+    yield "their gradients", weight * trained
+    yield "AdamW's two moments", 0.0 if optimizer.offload else _MOMENTS[optimizer.kind] * trained
 
 
 def remedies(
@@ -92,7 +101,7 @@ def remedies(
 ) -> Iterator[str]:
     """Single changes that would make the stage fit into devices of ``memory`` bytes; of more devices, the
     fewest."""
-    for setting, changed_stage, changed_run, count in _changes(stage, run, devices):
+    for setting, changed_stage, changed_run, count in _changes(stage, run, devices, precision):
         found = estimate_stage(model, changed_stage, changed_run, precision, count)
         if found.fits(memory):
             yield f"{setting} would do: about {_size(found.total)}"
@@ -101,7 +110,7 @@ def remedies(
 
 
 def _changes(
-    stage: StageRecipe, run: RunRecipe, devices: int
+    stage: StageRecipe, run: RunRecipe, devices: int, precision: torch.dtype
 ) -> Iterator[tuple[str, StageRecipe, RunRecipe, int]]:
     checkpointed = run.model_copy(update={"checkpoint_activations": True})
     if not run.checkpoint_activations:
@@ -109,7 +118,11 @@ def _changes(
     if run.row_tokens > 1024:
         smaller = run.model_copy(update={"row_tokens": max(1024, run.row_tokens // 2)})
         yield f"run.row_tokens={smaller.row_tokens}", stage, smaller, devices
-    if "llm" in stage.trains and stage.lora is None:
+    whole = "llm" in stage.trains and stage.lora is None
+    if whole and precision is torch.bfloat16 and stage.optimizer != _SMALLEST:
+        changed = stage.model_copy(update={"optimizer": _SMALLEST})
+        yield "optimizer={kind: adamw_8bit, weights: bfloat16}", changed, run, devices
+    if whole:
         yield "lora", stage.model_copy(update={"lora": LoraRecipe.model_validate({})}), run, devices
     for count in (2, 4, 8, 16, 32, 64):
         if count > devices:
@@ -117,14 +130,20 @@ def _changes(
 
 
 def _moments(
-    model: Llava, run: RunRecipe, precision: torch.dtype, devices: int, supervised: float
+    model: Llava,
+    run: RunRecipe,
+    precision: torch.dtype,
+    devices: int,
+    supervised: float,
+    optimizer: OptimizerRecipe,
 ) -> Iterator[_Moment]:
     """The moments of a step at which most may be held."""
     language_model = model.language_model
     config = language_model.config.get_text_config()
     layers, tokens = config.num_hidden_layers, run.row_tokens
-    measured = measure_activations(language_model, precision)
-    copies = _copies(model, precision) if devices == 1 else 0.0
+    in_16 = optimizer.weights == "bfloat16"
+    measured = measure_activations(language_model, precision, precision if in_16 else torch.float32)
+    copies = _copies(model, precision) if devices == 1 and not in_16 else 0.0
     elements = min(supervised * tokens * config.vocab_size, LOGITS_AT_ONCE)
     logits = elements * (3 * 4 + (precision.itemsize if precision.itemsize < 4 else 0))
     connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
