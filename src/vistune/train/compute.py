@@ -50,7 +50,7 @@ def explained_out_of_memory(run: RunRecipe) -> Iterator[None]:
         remedies = [f"`run.row_tokens` below {run.row_tokens}"]
         if not run.checkpoint_activations:
             remedies.append("`run.checkpoint_activations: true`")
-        remedies += ["more devices", "`lora`"]
+        remedies += ["more devices", "a smaller `optimizer`", "`lora`"]
         raise VistuneError(
             f"A step ran out of memory. In this order, try: {', '.join(remedies)}. None of the first changes "
             "what is learned, and the same command goes on; `--dry-run` says what takes the memory."

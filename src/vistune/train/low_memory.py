@@ -12,6 +12,7 @@ from torch import Tensor
 
 logging.getLogger("torchao").setLevel(logging.ERROR)  # it lists kernels that this machine cannot load
 import torchao.optim  # noqa: E402
+from torchao.optim.subclass_8bit import OptimState8bit  # noqa: E402
 
 from vistune.train.restore import restore  # noqa: E402
 
@@ -47,19 +48,25 @@ class _Started:
         return buffer if quantised else torch.zeros_like(weight, dtype=torch.float32)
 
 
-class AdamW8bit(_Started, torchao.optim.AdamW8bit):  # type: ignore[misc]
+class AdamW8bit(_Started, torchao.optim.AdamW8bit):
     """AdamW with moments in 8 bits, block by block (Dettmers et al., 2022)."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], bf16_stochastic_round: bool) -> None:
         super().__init__(_exact_rates(groups), bf16_stochastic_round=bf16_stochastic_round)
         self._start()
 
+    @staticmethod
+    def _subclass_zeros(weight: Tensor, signed: bool, block_size: int) -> Tensor:
+        """Seem to be of 32 bits, as torchao's sharded moments do whatever they are said to be."""
+        zeros: Tensor = OptimState8bit.zeros(weight.shape, signed, block_size, weight.device, torch.float32)
+        return zeros
+
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         with _uncompiled_on_cpu(self.param_groups):
-            return super().step(closure)  # type: ignore[no-any-return]
+            return super().step(closure)
 
 
-class AdamWRounded(_Started, torchao.optim._AdamW):  # type: ignore[misc]
+class AdamWRounded(_Started, torchao.optim._AdamW):
     """AdamW for weights in bfloat16 that are rounded at random, so that small updates add up."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], bf16_stochastic_round: bool) -> None:
@@ -68,7 +75,7 @@ class AdamWRounded(_Started, torchao.optim._AdamW):  # type: ignore[misc]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         with _uncompiled_on_cpu(self.param_groups):
-            return super().step(closure)  # type: ignore[no-any-return]
+            return super().step(closure)
 
 
 def _exact_rates(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,5 +86,5 @@ def _uncompiled_on_cpu(groups: list[dict[str, Any]]) -> contextlib.AbstractConte
     """Let torchao compile its step on a GPU alone: on a CPU each shape of weight takes seconds and a C++
     compiler, and saves little."""
     if groups[0]["params"][0].device.type == "cpu":
-        return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
+        return torch.compiler.set_stance("force_eager")
     return contextlib.nullcontext()
