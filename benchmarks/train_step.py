@@ -166,7 +166,7 @@ def run_ours(stage: str, samples: list[Encoded], patches: int, row_tokens: int) 
 
     def work() -> None:
         for prepared in loader.steps(0, order.steps_per_epoch):
-            optimizer_step(model, optimizer, prepared.batches, 1.0, 1.0, torch.float32, ALONE)
+            optimizer_step(model, optimizer, prepared.batches, 1.0, 1.0, ALONE)
 
     return work
 

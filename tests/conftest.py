@@ -18,7 +18,8 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 # Tests of minutes, or whose outcome hangs on how busy the machine is.
-slow = pytest.mark.skipif("VISTUNE_SLOW" not in os.environ, reason="slow: set VISTUNE_SLOW to run it")
+slow_tests = "VISTUNE_SLOW" in os.environ
+slow = pytest.mark.skipif(not slow_tests, reason="slow: set VISTUNE_SLOW to run it")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 WORLD_TRAIN, WORLD_VAL, WORLD_SEED = 8, 3, 7

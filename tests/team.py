@@ -5,14 +5,15 @@
     recipe, data, images, out    of ``train``
     port                         where the job's processes meet
     chunk                        elements of logits that are computed at a time
-    kill                         [rank, step]: this process kills itself there, all jobs after it are left out
+    stop                         a step, from 1 over all stages, where the run is interrupted
+    kill                         [rank, step]: there this process kills itself, and no later job is run
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -53,31 +54,32 @@ def run_team(size: int, jobs: list[dict[str, Any]], folder: Path) -> list[subpro
 def main(file: str) -> None:
     for job in json.loads(Path(file).read_text()):
         os.environ["MASTER_PORT"] = str(job["port"])
-        _run(job)
+        run_job(job)
 
 
-def _run(job: dict[str, Any]) -> None:
+def run_job(job: dict[str, Any]) -> None:
+    """Run one job in this process."""
     from vistune.model import llava
     from vistune.recipe import parse_recipe
     from vistune.train import stage_run
     from vistune.train.loop import train
 
-    kill = job.get("kill")
     take_step, steps = stage_run.optimizer_step, []
 
     def disturbed(*arguments: Any) -> Any:
         steps.append(None)
-        if kill and [int(os.environ["RANK"]), len(steps)] == kill:
+        if "kill" in job and [int(os.environ["RANK"]), len(steps)] == job["kill"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if len(steps) == job.get("stop"):
+            raise KeyboardInterrupt
         return take_step(*arguments)
 
     with (
         mock.patch.object(stage_run, "optimizer_step", disturbed),
         mock.patch.object(llava, "LOGITS_AT_ONCE", job.get("chunk", llava.LOGITS_AT_ONCE)),
+        contextlib.suppress(*([KeyboardInterrupt] if "stop" in job else [])),
     ):
-        train(parse_recipe(job["recipe"], "job"), Path(job["data"]), Path(job["images"]), Path(job["out"]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    (Path(job["out"]) / f"peak-{os.environ['RANK']}.json").write_text(json.dumps(peak))
+        train(parse_recipe(job["recipe"], "job"), *(Path(job[key]) for key in ("data", "images", "out")))
 
 
 def _free_port() -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.team import run_team
+from tests.conftest import slow_tests
+from tests.team import run_job, run_team
 from tests.tiny import save_tiny_parts
 from vistune.recipe import parse_recipe
-from vistune.train.loop import read_all_metrics, train
+from vistune.train.loop import read_all_metrics
 
 PICTURES, TEXTS = 20, 20
 STEPS = 4
@@ -23,8 +26,9 @@ RUNS = {
     "tied": {"family": "qwen3"},
     "checkpointed": {"run": {"checkpoint_activations": True}},
     "chunked": {"chunk": 320 * 3},
-    "compiled": {"run": {"compile": True}},
 }
+if slow_tests:  # compiling takes minutes
+    RUNS["compiled"] = {"run": {"compile": True}}
 
 
 @pytest.fixture(scope="module")
@@ -96,32 +100,46 @@ def losses(job: dict) -> dict[str, list[float]]:
     return {stage: [row["loss"] for row in found] for stage, found in rows.items()}
 
 
-def check_ended(done, ranks=None):
+def check_ended(done, but=()):
+    """Every process ended in order, ``but`` for those that were killed and those that missed them."""
     for rank, process in enumerate(done):
-        if ranks is None or rank in ranks:
-            assert process.returncode == 0, f"rank {rank}: {process.stderr[-3000:]}"
-            assert "terminate called" not in process.stderr
+        assert rank in but or process.returncode == 0, f"rank {rank}: {process.stderr[-3000:]}"
+        assert rank in but or "terminate called" not in process.stderr
 
 
 @pytest.fixture(scope="module")
-def alone(files, tmp_path_factory):
-    """The losses of one process."""
-    out = tmp_path_factory.mktemp("alone")
-    found = {}
-    for precision in ("float32", "bfloat16"):
-        for name in RUNS:
-            job = job_of(files, out, name, precision)
-            arguments = (Path(job[key]) for key in ("data", "images", "out"))
-            train(parse_recipe(job["recipe"], "job"), *arguments)
-            found[name, precision] = losses(job)
-    return found
+def runs(files, tmp_path_factory):
+    """The losses of all jobs, by processes, kind and precision; ``moved`` is what went on elsewhere."""
+    out = tmp_path_factory.mktemp("runs")
+    kinds = [(name, precision) for precision in ("float32", "bfloat16") for name in RUNS]
+    on_four = kinds if slow_tests else [kind for kind in kinds if kind[0] in ("plain", "lora")]
+    sizes = {1: kinds, 2: kinds, 4: on_four}
+    jobs = {
+        (size, *kind): job_of(files, out / str(size), *kind)
+        for size, kinds in sizes.items()
+        for kind in kinds
+    }
+    for kind in kinds:
+        run_job(jobs[(1, *kind)])
+    # Stopped within stage 2, on one process and on two; resumed on two, four and one.
+    stopped = job_of(files, out / "stopped", "plain", "bfloat16")
+    run_job({**stopped, "stop": STEPS + 4})
+    killed = job_of(files, out / "killed", "plain", "float32")
+    two = [jobs[(2, *kind)] for kind in kinds]
+    done = run_team(2, [*two, stopped, {**killed, "kill": [1, STEPS + 4]}], out)
+    check_ended(done, but=(0, 1))
+    assert done[1].returncode == -signal.SIGKILL
+    moved = {**killed, "out": str(out / "moved")}
+    shutil.copytree(killed["out"], moved["out"])
+    run_job(moved)
+    check_ended(run_team(4, [*(jobs[(4, *kind)] for kind in on_four), killed], out))
+    jobs |= {("moved", "plain", "bfloat16"): stopped, ("moved", "plain", "float32"): killed}
+    return {**{kind: losses(job) for kind, job in jobs.items()}, ("alone", "plain", "float32"): losses(moved)}
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_several_processes_learn_what_one_does(files, alone, tmp_path, size):
-    jobs = {key: job_of(files, tmp_path, *key) for key in alone}
-    check_ended(run_team(size, list(jobs.values()), tmp_path))
-    for key, expected in alone.items():
-        tolerance = 1e-5 if key[1] == "float32" else 2e-2
-        for stage, theirs in losses(jobs[key]).items():
-            assert theirs == pytest.approx(expected[stage], rel=tolerance), (key, stage)
+def test_several_processes_learn_what_one_does_in_every_kind_of_run(runs):
+    for kind, found in runs.items():
+        tolerance = 1e-5 if kind[-1] == "float32" else 2e-2
+        for stage, expected in runs[(1, *kind[1:])].items():
+            assert len(expected) == STEPS
+            assert found[stage] == pytest.approx(expected, rel=tolerance), (kind, stage)

@@ -47,16 +47,13 @@ GROUPED = MistralConfig(
 
 
 def make_llm(config, trained, lora, precision):
-    """As training holds it: what is trained in float32, the rest in ``precision``."""
+    """As training computes it: FSDP gives each layer's weights in ``precision``."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(config, dtype=FP32).requires_grad_(trained)
     if lora:
         add_adapters(model, LORA, 0)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(precision)
-    return model.train()
+    return model.to(precision).train()
 
 
 @pytest.mark.parametrize(
@@ -69,6 +66,7 @@ def make_llm(config, trained, lora, precision):
         (MEDIUM, False, True, BF16, False),
         (GROUPED, True, False, FP32, False),
         (GROUPED, False, False, BF16, False),
+        (MEDIUM, True, False, BF16, False),
         (MEDIUM, True, False, FP32, True),
         (GROUPED, False, False, BF16, True),
     ],
@@ -86,11 +84,9 @@ def test_activations_are_those_that_torch_allocates(config, trained, lora, preci
 
     def forward_and_backward():
         inputs = torch.randn(1, tokens, config.hidden_size, dtype=embedding.dtype, requires_grad=True)
-        with torch.autocast("cpu", precision, enabled=precision is not FP32):
-            decoder = model.get_decoder()
-            hidden = decoder(
-                inputs_embeds=inputs, position_ids=torch.arange(tokens)[None], use_cache=False
-            ).last_hidden_state
+        hidden = model.get_decoder()(
+            inputs_embeds=inputs, position_ids=torch.arange(tokens)[None], use_cache=False
+        ).last_hidden_state
         hidden.float().sum().backward()
 
     forward_and_backward()

@@ -59,7 +59,7 @@ def recipe(**settings):
 def step(model, batches, stage=None, factor=1.0):
     stage = stage or recipe()
     model.set_trained(set(stage.trains))
-    return optimizer_step(model, make_optimizer(model, stage), batches, factor, 1e9, torch.float32, ALONE)
+    return optimizer_step(model, make_optimizer(model, stage), batches, factor, 1e9, ALONE)
 
 
 def test_micro_batches_do_not_change_the_step(tokenizer):
@@ -98,7 +98,7 @@ def test_each_part_has_its_own_rate_and_biases_do_not_decay(model):
         ("llm", 0.25, 0.1, 2),
         ("llm", 0.25, 0.0, 1),
     ]
-    optimizer_step(model, optimizer, [batch_of(samples(2))], 0.5, 1.0, torch.float32, ALONE)
+    optimizer_step(model, optimizer, [batch_of(samples(2))], 0.5, 1.0, ALONE)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25, 0.125, 0.125]
 
 

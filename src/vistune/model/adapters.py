@@ -118,10 +118,14 @@ def _merged(layer: Any) -> Tensor:
     """The adapted layer's weight with its adapter in it: a new tensor on the CPU."""
     from peft.utils.integrations import dequantize_module_weight
 
-    weight = dequantize_module_weight(layer.get_base_layer())
-    merged = weight.float() + layer.get_delta_weight(_NAME).float()
-    gather = getattr(merged, "full_tensor", None)  # of a sharded weight
-    return (merged if gather is None else gather()).to(weight.dtype).cpu()
+    weight = _whole(dequantize_module_weight(layer.get_base_layer()))
+    return (weight.float() + _whole(layer.get_delta_weight(_NAME)).float()).to(weight.dtype).cpu()
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Gathered if it is sharded (a DTensor); of adapters, that may be so while their base is not."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def _adapter_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -27,7 +27,7 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
         VistuneError: ``out`` holds a run of another recipe, or a stage cannot run.
     """
     place = Place(data, images, out)
-    with assemble() as team:
+    with assemble(grouped=recipe.precision != "float32") as team:
         for stage in recipe.stages.values():
             check_optimizer(stage.optimizer, team.device, team.size)
         with team.leader_first():

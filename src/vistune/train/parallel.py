@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from vistune.errors import VistuneError
 from vistune.model.layers import decoder_layers
 from vistune.model.llava import Llava
+
+_LONG = timedelta(days=30)  # the leader may prepare millions of records meanwhile
+_Thing = TypeVar("_Thing")
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run, seen from one of them."""
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        distributed: whether there may be others.
+        patient: the group in which processes wait for work that may take hours, and exchange objects.
+    """
 
     rank: int
     size: int
     device: torch.device
     distributed: bool
+    patient: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -31,58 +45,114 @@ class Team:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here, however long the others work."""
         if self.distributed:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def total(self, value: float) -> float:
-        """The sum of every process's ``value``."""
+        """Return the sum of every process's ``value``."""
+        return float(self.sums(torch.tensor(value, dtype=torch.float64, device=self.device)))
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Add up every process's ``values``, in place and without waiting for the device."""
+        if self.distributed:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, thing: _Thing) -> list[_Thing]:
+        """Return every process's ``thing``, in their order."""
         if not self.distributed:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        return float(tensor)
+            return [thing]
+        things: list[_Thing] = [thing] * self.size
+        dist.all_gather_object(things, thing, group=self.patient)
+        return things
+
+    def agree(self, what: str, value: str) -> None:
+        """Refuse to go on with processes that would not do the same.
+
+        Raises:
+            VistuneError: on every process, if ``value`` differs between them.
+        """
+        values = self.gather(value)
+        others = [rank for rank, found in enumerate(values) if found != values[0]]
+        if others:
+            raise VistuneError(
+                f"{what}: process {others[0]} found {values[others[0]]}, process 0 found {values[0]}. All "
+                "processes must read the same files with the same version of vistune. Put data, pictures and "
+                "the run's folder where every node sees the same files."
+            )
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The leader does it, then the others: what it leaves in files is there for them."""
-        if not self.leads:
-            self.wait()
-        yield
+        """Let the leader do it, then the others: they find what it left in files.
+
+        Raises:
+            VistuneError: on the others, if the leader failed.
+        """
         if self.leads:
-            self.wait()
+            try:
+                yield
+            except BaseException:
+                self.gather(False)
+                raise
+            self.gather(True)
+            return
+        if not self.gather(True)[0]:
+            raise VistuneError("Process 0 failed; its message says why.")
+        yield
 
 
 @contextmanager
-def assemble() -> Iterator[Team]:
-    """Join the processes that ``torchrun`` started, or be alone; on GPUs where there are any."""
+def assemble(grouped: bool = False) -> Iterator[Team]:
+    """Join the processes that ``torchrun`` started, or be alone; on GPUs if there are any.
+
+    Args:
+        grouped: a process that is alone is a group of one, which :func:`shard` needs for mixed precision.
+    """
     local, cuda = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    if "WORLD_SIZE" not in os.environ:
-        yield Team(0, 1, device, distributed=False)
-        return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend)
+        patient = dist.new_group(backend="gloo", timeout=_LONG)
+        team = Team(dist.get_rank(), dist.get_world_size(), device, True, patient)
+    else:
+        if grouped:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        team = Team(0, 1, device, distributed=False)
     try:
-        yield Team(dist.get_rank(), dist.get_world_size(), device, distributed=True)
+        yield team
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            gc.collect()  # models in cycles hold groups; a group that outlives its store ends in an abort
+            dist.destroy_process_group()
 
 
 def shard(model: Llava, team: Team, precision: torch.dtype) -> None:
-    """Spread ``model`` over the processes (FSDP2), each decoder layer a unit; alone, nothing is done.
+    """Spread ``model`` over the processes (FSDP2), and let it compute in ``precision``.
 
-    Trained weights and gradients stay float32; a layer computes in ``precision``.
+    Trained weights, their gradients and the sums of gradients keep their own precision. The same holds for
+    one process: its trained weights are spread over itself. What is frozen has ``precision`` already and is
+    left alone there, and so are all weights if the trained ones have ``precision``, too.
     """
-    if not team.distributed:
+    frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
+    ignored = frozen if team.size == 1 else None
+    if team.size == 1 and all(p.dtype is precision for p in model.parameters() if p.requires_grad):
         return
     policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
-    units: list[nn.Module] = [*decoder_layers(model.language_model), model]
-    for unit in units:
-        fully_shard(unit, mp_policy=policy)
+    mesh = init_device_mesh(team.device.type, (team.size,))
+    for unit in _units(model, ignored or set()):
+        fully_shard(unit, mesh=mesh, mp_policy=policy, ignored_params=ignored)
         assert isinstance(unit, FSDPModule)
         # The loss is divided by all processes' tokens, so gradients are to be added up; and Gloo knows no
         # other reduction.
         unit.set_force_sum_reduction_for_comms(True)
         unit.set_gradient_divide_factor(1.0)
+
+
+def _units(model: Llava, ignored: set[nn.Parameter]) -> Sequence[nn.Module]:
+    """The decoder layers that have something to spread, and last the model, which has the rest."""
+    layers = decoder_layers(model.language_model)
+    return [*(layer for layer in layers if not ignored.issuperset(layer.parameters())), model]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vistune.data.batch import Batch
 from vistune.errors import VistuneError
@@ -43,7 +43,6 @@ def optimizer_step(
     batches: Sequence[Batch],
     factor: float,
     max_norm: float,
-    precision: torch.dtype,
     team: Team,
 ) -> StepResult:
     """Learn from ``batches``: the loss is a mean over the supervised tokens of the whole step, of all
@@ -56,19 +55,20 @@ def optimizer_step(
         VistuneError: nothing to learn from, or a loss or gradient that is not finite; nothing was changed
             then.
     """
-    supervised = int(team.total(sum(len(batch.targets) for batch in batches)))
+    # The device is waited for once, when the step has been computed: what is counted stays there until then.
+    counts = team.sums(_counts(batches, team.device))
+    optimizer.zero_grad(set_to_none=True)
+    sum_of_losses = torch.zeros((), dtype=torch.float64, device=team.device)
+    for batch in batches:
+        loss = model(batch) / counts[0].float()
+        loss.backward()
+        sum_of_losses += loss.detach()
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    gradient_norm = _whole(nn.utils.clip_grad_norm_(trained, max_norm))
+    numbers = torch.stack([team.sums(sum_of_losses), gradient_norm.double(), *counts.double()])
+    total, norm, supervised, tokens, samples = numbers.tolist()
     if supervised == 0:
         raise VistuneError("A batch has no token to learn from: every label is masked. Check the data.")
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for batch in batches:
-        with torch.autocast(model.device.type, precision, enabled=precision is not torch.float32):
-            loss = model(batch) / supervised
-        loss.backward()
-        total += loss.item()
-    total = team.total(total)
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = _number(nn.utils.clip_grad_norm_(trained, max_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise VistuneError(
             f"The loss ({total}) or its gradient ({norm}) is not finite; this step was not taken. "
@@ -76,16 +76,16 @@ def optimizer_step(
         )
     set_rates(optimizer, factor)
     optimizer.step()
-    return StepResult(
-        total,
-        norm,
-        int(team.total(sum(batch.tokens for batch in batches))),
-        supervised,
-        int(team.total(sum(batch.samples for batch in batches))),
-    )
+    return StepResult(total, norm, int(tokens), int(supervised), int(samples))
 
 
-def _number(norm: torch.Tensor) -> float:
-    """Gathered first, where it is spread over processes (a DTensor)."""
+def _counts(batches: Sequence[Batch], device: torch.device) -> Tensor:
+    """Supervised tokens, tokens and samples of this process."""
+    counts = [(len(batch.targets), batch.tokens, batch.samples) for batch in batches]
+    return torch.tensor([sum(column) for column in zip(*counts, strict=True)], device=device)
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """Gathered if it is spread over processes (a DTensor)."""
     gather = getattr(norm, "full_tensor", None)
-    return float(norm if gather is None else gather())
+    return norm if gather is None else gather()

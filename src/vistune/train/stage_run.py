@@ -190,7 +190,6 @@ class StageRun:
                 [batch.to(self._team.device) for batch in batches],
                 schedule(step, steps, self._stage.warmup_ratio),
                 self._stage.max_gradient_norm,
-                self._precision,
                 self._team,
             )
 

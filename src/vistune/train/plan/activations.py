@@ -41,23 +41,19 @@ class Activations:
         return tokens * self.kept
 
 
-def measure_activations(
-    language_model: Any, precision: torch.dtype, trained: torch.dtype = torch.float32
-) -> Activations:
+def measure_activations(language_model: Any, precision: torch.dtype) -> Activations:
     """Count for ``language_model``, on the meta device, its ``requires_grad`` set as the stage sets it.
 
-    What is trained is in ``trained``, what is frozen in ``precision``, as in training. Two layers are looked
-    at, and stand for the rest.
+    All computes in ``precision``, as in training. Two layers are looked at, and stand for the rest.
     """
     layers = language_model.config.get_text_config().num_hidden_layers
-    one, two = (_kept(language_model, count, precision, trained) for count in (1, min(2, layers)))
+    one, two = (_kept(language_model, count, precision) for count in (1, min(2, layers)))
     layer = two - one if layers > 1 else one
-    embedding = language_model.get_input_embeddings().weight
-    itemsize = (trained if embedding.requires_grad else precision).itemsize
-    return Activations(one + (layers - 1) * layer, layer, float(embedding.shape[1] * itemsize))
+    width = language_model.get_input_embeddings().weight.shape[1]
+    return Activations(one + (layers - 1) * layer, layer, float(width * precision.itemsize))
 
 
-def _kept(language_model: Any, layers: int, precision: torch.dtype, trained: torch.dtype) -> float:
+def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
     """Bytes a token that a model of the first ``layers`` keeps."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -65,8 +61,8 @@ def _kept(language_model: Any, layers: int, precision: torch.dtype, trained: tor
     model = _shortened(language_model, layers).train()
     model.set_attn_implementation(_ATTENTION)
     with FakeTensorMode():
-        _without_storage(model, precision, trained)
-        return (_saved(model, _LONG, precision) - _saved(model, _SHORT, precision)) / (_LONG - _SHORT)
+        _without_storage(model, precision)
+        return (_saved(model, _LONG) - _saved(model, _SHORT)) / (_LONG - _SHORT)
 
 
 def _shortened(language_model: Any, layers: int) -> Any:
@@ -80,7 +76,7 @@ def _shortened(language_model: Any, layers: int) -> Any:
         decoder.layers = whole
 
 
-def _saved(model: Any, tokens: int, precision: torch.dtype) -> float:
+def _saved(model: Any, tokens: int) -> float:
     embedding = model.get_input_embeddings().weight
     inputs = torch.empty(1, tokens, embedding.shape[1], dtype=embedding.dtype, requires_grad=True)
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
@@ -92,22 +88,18 @@ def _saved(model: Any, tokens: int, precision: torch.dtype) -> float:
             saved[storage] = tensor
         return tensor
 
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", precision, enabled=precision is not torch.float32),
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         positions = torch.arange(tokens)[None]
         model.get_decoder()(inputs_embeds=inputs, position_ids=positions, use_cache=False)
     return float(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
 
 
-def _without_storage(model: nn.Module, precision: torch.dtype, trained: torch.dtype) -> None:
+def _without_storage(model: nn.Module, precision: torch.dtype) -> None:
     """Put every parameter and buffer, in place, on a CPU that holds nothing."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                dtype = trained if parameter.requires_grad else precision
-                empty = torch.empty(parameter.shape, dtype=dtype)
+                empty = torch.empty(parameter.shape, dtype=precision)
                 module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:

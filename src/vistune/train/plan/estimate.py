@@ -2,7 +2,8 @@
 
 What is frozen is held in the precision of the run (4 bits under ``lora.quantise``), what is trained in
 float32 with its gradient and AdamW's two moments, or as the stage's ``optimizer`` says. Several devices share
-all of that (FSDP).
+all of that (FSDP). The layer that is computed is made from it, whole and in the precision of the run, on one
+device as on several.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from vistune.model.adapters import has_adapters
 from vistune.model.layers import decoder_layers
 from vistune.model.llava import LOGITS_AT_ONCE, Llava
 from vistune.model.vision import VisionEncoder
@@ -31,6 +31,8 @@ _SMALLEST = OptimizerRecipe(kind="adamw_8bit", weights="bfloat16", offload=False
 _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
 _WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
 _USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
+
+_GATHERED, _ONCE_MORE = "layers gathered from all devices", "layers of trained weights once more, in bfloat16"
 
 _Moment: TypeAlias = tuple[tuple[str, float], ...]  # what is held for the row that is computed
 
@@ -80,9 +82,9 @@ def estimate_stage(
     held = [
         ("weights that are frozen", weights),
         *_optimized(stage.optimizer, trained),
-        ("layers gathered from all devices", _gathered(model, precision) if devices > 1 else 0.0),
+        (_GATHERED if devices > 1 else _ONCE_MORE, _gathered(model, precision, devices, stage.optimizer)),
     ]
-    moments = _moments(model, run, precision, devices, supervised, stage.optimizer)
+    moments = _moments(model, run, precision, supervised)
     moment = max(moments, key=lambda items: sum(size for _, size in items))
     items = sorted(((n, s) for n, s in (*held, *moment) if s > 0), key=lambda item: -item[1])
     return MemoryEstimate(tuple(items), devices)
@@ -129,44 +131,30 @@ def _changes(
             yield f"{count} devices (torchrun --nproc-per-node)", stage, run, count
 
 
-def _moments(
-    model: Llava,
-    run: RunRecipe,
-    precision: torch.dtype,
-    devices: int,
-    supervised: float,
-    optimizer: OptimizerRecipe,
-) -> Iterator[_Moment]:
+def _moments(model: Llava, run: RunRecipe, precision: torch.dtype, supervised: float) -> Iterator[_Moment]:
     """The moments of a step at which most may be held."""
     language_model = model.language_model
     config = language_model.config.get_text_config()
     layers, tokens = config.num_hidden_layers, run.row_tokens
-    in_16 = optimizer.weights == "bfloat16"
-    measured = measure_activations(language_model, precision, precision if in_16 else torch.float32)
-    copies = _copies(model, precision) if devices == 1 and not in_16 else 0.0
+    measured = measure_activations(language_model, precision)
     elements = min(supervised * tokens * config.vocab_size, LOGITS_AT_ONCE)
     logits = elements * (3 * 4 + (precision.itemsize if precision.itemsize < 4 else 0))
     connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
-    itemsize = 4 if has_adapters(language_model) else precision.itemsize  # adapters compute in float32
-    working = _WORKING * tokens * _widest(language_model) * itemsize
+    working = _WORKING * tokens * _widest(language_model) * precision.itemsize
     name = f"activations of a row of {tokens:,} tokens"
     if run.checkpoint_activations:
         boundaries = tokens * layers * measured.boundary + connector
-        yield _moment(name, boundaries, logits, copies)
-        yield _moment(name, boundaries + tokens * measured.layer + working, 0.0, copies / layers)
+        yield _moment(name, boundaries, logits)
+        yield _moment(name, boundaries + tokens * measured.layer + working, 0.0)
     else:
         kept = tokens * measured.kept + connector
-        yield _moment(name, kept, logits, copies)
-        yield _moment(name, kept + working, 0.0, copies)
+        yield _moment(name, kept, logits)
+        yield _moment(name, kept + working, 0.0)
     yield (("activations of the vision encoder", _vision(model.vision, tokens, precision)),)
 
 
-def _moment(name: str, activations: float, logits: float, copies: float) -> _Moment:
-    return (
-        (name, activations),
-        ("logits, where an answer stands", logits),
-        ("trained weights once more, in bfloat16", copies),
-    )
+def _moment(name: str, activations: float, logits: float) -> _Moment:
+    return (name, activations), ("logits, where an answer stands", logits)
 
 
 def _linear_weights(language_model: Any) -> int:
@@ -175,22 +163,22 @@ def _linear_weights(language_model: Any) -> int:
     return sum(m.weight.numel() for m in linear)
 
 
-def _copies(model: Llava, precision: torch.dtype) -> float:
-    """Autocast makes the trained matrices once more, and keeps them for the backward pass."""
-    if precision is torch.float32:
+def _gathered(model: Llava, precision: torch.dtype, devices: int, optimizer: OptimizerRecipe) -> float:
+    """Whole on each device: two layers (one is computed, the next on its way), all that is no layer, and the
+    gradients of what is trained of one layer and of that, which are summed in float32.
+
+    One device makes only trained weights whole, and none that have the precision of the run already.
+    """
+    if devices == 1 and (precision is torch.float32 or optimizer.weights == "bfloat16"):
         return 0.0
-    linear = (m for m in model.modules() if isinstance(m, nn.Linear))
-    return float(sum(m.weight.numel() for m in linear if m.weight.requires_grad) * precision.itemsize)
-
-
-def _gathered(model: Llava, precision: torch.dtype) -> float:
-    """Whole on each device: two layers (one is computed, the next on its way), one's gradients, and all that
-    is no layer."""
     layers = decoder_layers(model.language_model)
-    layer = sum(count_parameters(layers)) / len(layers)
-    others = sum(count_parameters(model)) - layer * len(layers)
-    trained = any(p.requires_grad for p in layers.parameters())
-    return (layer * (3 if trained else 2) + others) * precision.itemsize
+    trained, frozen = (count / len(layers) for count in count_parameters(layers))
+    all_trained, all_frozen = count_parameters(model)
+    trained_rest, frozen_rest = all_trained - trained * len(layers), all_frozen - frozen * len(layers)
+    if devices == 1:
+        frozen = frozen_rest = 0.0
+    weights = 2 * (trained + frozen) + trained_rest + frozen_rest
+    return (weights + trained + trained_rest) * precision.itemsize + trained * torch.float32.itemsize
 
 
 def _widest(language_model: Any) -> int:
