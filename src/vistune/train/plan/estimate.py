@@ -172,9 +172,10 @@ def _gathered(model: Llava, precision: torch.dtype, devices: int, optimizer: Opt
     if devices == 1 and (precision is torch.float32 or optimizer.weights == "bfloat16"):
         return 0.0
     layers = decoder_layers(model.language_model)
-    trained, frozen = (count / len(layers) for count in count_parameters(layers))
+    count = max(1, len(layers))
+    trained, frozen = (parameters / count for parameters in count_parameters(layers))
     all_trained, all_frozen = count_parameters(model)
-    trained_rest, frozen_rest = all_trained - trained * len(layers), all_frozen - frozen * len(layers)
+    trained_rest, frozen_rest = all_trained - trained * count, all_frozen - frozen * count
     if devices == 1:
         frozen = frozen_rest = 0.0
     weights = 2 * (trained + frozen) + trained_rest + frozen_rest
