@@ -29,9 +29,8 @@ def learn(tokenizer, steps, optimizer="adamw", weights=torch.float32, make=make_
     for parameter in model.parameters():
         parameter.data = parameter.data.to(weights)
     made, batch, found = make(model, stage), batch_of(samples(4)), []
-    precision = torch.bfloat16 if weights is torch.bfloat16 else torch.float32
     for _ in range(steps):
-        found.append(optimizer_step(model, made, [batch], 1.0, 1.0, precision, ALONE).loss)
+        found.append(optimizer_step(model, made, [batch], 1.0, 1.0, ALONE).loss)
     return model, made, found
 
 

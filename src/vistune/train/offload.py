@@ -47,7 +47,7 @@ class OffloadedAdamW(torch.optim.Optimizer):
             inner["lr"] = group["lr"]
         self._inner.step()
         for weight, host in self._hosts.items():
-            weight.copy_(host, non_blocking=True)
+            _local(weight).copy_(host, non_blocking=True)
         _wait(self._hosts)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -59,20 +59,26 @@ class OffloadedAdamW(torch.optim.Optimizer):
         """Copy gradients, and after a load the weights, to the CPU."""
         for weight, host in self._hosts.items():
             if self._changed and _MASTER not in self.state[weight]:
-                host.copy_(weight)
+                host.copy_(_local(weight))
             if weight.grad is None:
                 host.grad = None
                 continue
             if host.grad is None:
                 host.grad = _zeros(host)
-            host.grad.copy_(weight.grad, non_blocking=True)
+            host.grad.copy_(_local(weight.grad), non_blocking=True)
         self._changed = False
         _wait(self._hosts)
 
 
 def _copy(weight: Tensor) -> Tensor:
     host = torch.empty(weight.shape, dtype=torch.float32, pin_memory=torch.cuda.is_available())
-    return host.copy_(weight.detach())
+    return host.copy_(_local(weight.detach()))
+
+
+def _local(weight: Tensor) -> Tensor:
+    """Return this process's part of a weight, which is all of it: there is one process."""
+    local = getattr(weight, "to_local", None)
+    return weight if local is None else local()
 
 
 def _zeros(host: Tensor) -> Tensor:
