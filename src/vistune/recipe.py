@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vistune.errors import VistuneError
 
-_OPTIONAL = ("run", "lora", "optimizer")  # sections that a recipe may leave out, and an override may begin
+# Sections that a recipe may leave out, and an override may begin.
+_OPTIONAL = ("run", "lora", "optimizer", "validation")
 
 
 class _Strict(BaseModel):
@@ -108,6 +109,42 @@ class SourceRecipe(_Strict):
     images: str | None = None
 
 
+class ValidationRecipe(_Strict):
+    """What a stage is measured on while it runs, and what follows from it.
+
+    The loss is the mean over the supervised tokens of held-out records. Answers to held-out questions are
+    greedy, and right if they match exactly, as `vistune evaluate CHECKPOINT own` counts them.
+
+    Attributes:
+        data: LLaVA-format files of held-out records, relative to the data folder; `vistune split` makes them.
+        images: where the held-out pictures are, if not where the run's are; as ``data.FILE.images``.
+        questions: file of held-out questions and answers, relative to the data folder: LLaVA's format, or
+            records of ``question`` and ``answer``.
+        limit: questions asked at most, spread evenly over their file.
+        every: optimizer steps between two evaluations. By default as few as keep evaluations under 3% of the
+            stage's computation, and at most 20 evaluations.
+        stop_after: end the stage after this many evaluations in a row without a gain.
+    """
+
+    data: tuple[str, ...] = Field(min_length=1)
+    images: str | None = None
+    questions: str | None = None
+    limit: int | None = Field(None, gt=0)
+    every: int | None = Field(None, gt=0)
+    stop_after: int | None = Field(None, gt=0)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> ValidationRecipe:
+        if self.limit is not None and self.questions is None:
+            raise ValueError("`limit` would be ignored: it is for `questions`")
+        return self
+
+
 class StageRecipe(_Strict):
     """One stage: what is trained, on what, and how (paper Sec. 4.2).
 
@@ -121,6 +158,7 @@ class StageRecipe(_Strict):
         template: where this stage writes conversations otherwise than ``model.template``.
         lora: train adapters in the place of the LLM's own weights.
         optimizer: what takes less memory than AdamW in 32 bits.
+        validation: what to measure the stage on while it runs.
     """
 
     trains: tuple[Literal["connector", "llm"], ...] = Field(min_length=1)
@@ -136,6 +174,7 @@ class StageRecipe(_Strict):
     template: str | None = None
     lora: LoraRecipe | None = None
     optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe.model_validate({}))
+    validation: ValidationRecipe | None = None
 
     @field_validator("optimizer", mode="before")
     @classmethod
@@ -290,7 +329,16 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        models = (Recipe, ModelRecipe, StageRecipe, SourceRecipe, LoraRecipe, OptimizerRecipe, RunRecipe)
+        models = (
+            Recipe,
+            ModelRecipe,
+            StageRecipe,
+            SourceRecipe,
+            LoraRecipe,
+            OptimizerRecipe,
+            ValidationRecipe,
+            RunRecipe,
+        )
         known = {name for model in models for name in model.model_fields}
         return f"{path}: unknown setting" + _nearest(error["loc"][-1], known)
     message = error["msg"].removeprefix("Value error, ")

@@ -21,6 +21,7 @@ from vistune.exact import exact_match
 from vistune.question import Question, Questions
 
 ALL = "all"
+MOST = 48  # new tokens of an answer at most
 _OTHER = "other"
 
 

@@ -133,9 +133,10 @@ class Llava(nn.Module):
         logits: Tensor = self.language_model.get_output_embeddings()(hidden)
         return logits.float()
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """Connected features [I, P, D] of pictures [I, 3, H, W]."""
-        return self._connected(self.vision(pixels))
+    def features(self, pictures: Tensor) -> Tensor:
+        """Connected features [I, P, D] of pictures [I, 3, H, W], or of the encoder's features of them
+        [I, P, width]."""
+        return self._connected(self.vision(pictures) if pictures.ndim == 4 else pictures)
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(self.head(hidden), targets, reduction="sum")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vistune.page.smoothing import moving_average
+from vistune.train.best import HeldOutRow, best_of
 
 _COLOURS = ("#4456d6", "#2fa58e", "#c4578f", "#f4b740")  # the page's series
 _INK, _SOFT, _LINE, _RATE = "#1c1d22", "#5f626b", "#e4e0d7", "#b3afa5"
@@ -18,12 +19,17 @@ _LEAST_REACH = 1.6  # the axis spans at least its square; ticks are at most 2.5 
 _MOST_POINTS = 2000  # a longer curve is thinned to about this many
 
 
-def draw_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def draw_curves(
+    stages: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    held_out: Mapping[str, Sequence[HeldOutRow]] | None = None,
+) -> None:
     """Draw each stage's loss, its moving average and the learning rate over optimizer steps, side by side.
 
     Args:
         stages: by name, the rows of ``metrics.jsonl``; a stage without a step to draw is left out.
         path: a .png or .svg; it appears whole or not at all, and not where there is nothing to draw.
+        held_out: by a stage's name its evaluations; their loss is drawn, and the best one marked.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -36,7 +42,10 @@ def draw_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
         axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
         for number, (place, (name, rows)) in enumerate(zip(axes, stages.items(), strict=True)):
             _draw_stage(place, name, rows, _COLOURS[number % len(_COLOURS)])
-        _scale(axes[0], [row["loss"] for rows in stages.values() for row in rows])
+            _draw_held_out(place, _measured(held_out, name))
+        losses = [row["loss"] for rows in stages.values() for row in rows]
+        losses += [row.loss for name in stages for row in _measured(held_out, name)]
+        _scale(axes[0], losses)
         part = path.with_name(f"{path.stem}.part{path.suffix}")
         figure.savefig(part, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
         part.replace(path)
@@ -61,6 +70,26 @@ def _draw_stage(axes: Any, name: str, rows: Sequence[Mapping[str, Any]], colour:
     axes.grid(color=_LINE, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_LINE)
+
+
+def _draw_held_out(axes: Any, rows: Sequence[HeldOutRow]) -> None:
+    """The held-out loss, dashed; a ring around the best evaluation."""
+    best = best_of(rows)
+    if best is None:
+        return
+    axes.plot([row.step for row in rows], [row.loss for row in rows], "--o", color=_INK, markersize=3)
+    axes.plot([best.step], [best.loss], "o", color=_INK, markersize=9, markerfacecolor="none")
+    answers = f", answers {best.accuracy:.0%}" if best.accuracy is not None else ""
+    axes.annotate(
+        f"held out, best {best.loss:.3f}{answers}", (0.01, 0.02), xycoords="axes fraction",
+        color=_INK, fontsize=8,
+    )  # fmt: skip
+
+
+def _measured(held_out: Mapping[str, Sequence[HeldOutRow]] | None, name: str) -> list[HeldOutRow]:
+    """Evaluations that a logarithmic axis can hold."""
+    rows = (held_out or {}).get(name, ())
+    return [row for row in rows if math.isfinite(row.loss) and row.loss > 0]
 
 
 def _scale(axes: Any, losses: Sequence[float]) -> None:

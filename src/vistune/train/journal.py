@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 
 from vistune.model.llava import Llava
+from vistune.train.best import HeldOutRow
 from vistune.train.flops import attended_pairs, model_flops, peak_flops
 from vistune.train.loader import Prepared
 from vistune.train.metrics import MetricsLog, StepRow
@@ -64,6 +65,14 @@ class Journal:
         if self._log:
             self._log.write(row)
         return self._throughput.note(self._team.device)
+
+    def held_out(self, row: HeldOutRow | None) -> None:
+        """Show an evaluation; its time is not the next step's."""
+        if row is None:
+            return
+        if self._log:
+            self._log.show(row.step - 1, row.scalars)
+        self.resume()
 
     def __enter__(self) -> Journal:
         return self

@@ -18,7 +18,7 @@ from vistune.data.pack import Row, Rows, Tree, flatten, make_rows, plant
 from vistune.errors import VistuneError
 from vistune.template import Encoded
 from vistune.train.feed import Pictures
-from vistune.train.order import Order
+from vistune.train.order import InTurn, Order
 from vistune.train.parallel import Team
 
 _AHEAD = 2  # steps that wait
@@ -45,7 +45,7 @@ class Loader:
     def __init__(
         self,
         corpus: Corpus,
-        order: Order,
+        order: Order | InTurn,
         pictures: Pictures,
         team: Team,
         image_token: int,

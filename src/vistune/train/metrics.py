@@ -63,9 +63,13 @@ class MetricsLog:
         """Add a step; ``more`` are figures for TensorBoard alone, which are not worth a line on disk."""
         self._file.write(_line(asdict(row)))
         self._file.flush()
+        self.show(row.step, {**_scalars(row), **more})
+
+    def show(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add figures for TensorBoard alone."""
         if self._events:
-            for name, value in {**_scalars(row), **more}.items():
-                self._events.add_scalar(name, value, row.step)
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()

@@ -63,6 +63,20 @@ class Order:
         return mixed[np.argsort(rng.permutation(len(found))[group], kind="stable")]
 
 
+class InTurn:
+    """All records once, those of a group side by side, some hundreds at a time; nothing is random."""
+
+    def __init__(self, groups: np.ndarray, at_once: int = 512) -> None:
+        self._records, self._at_once = np.argsort(groups, kind="stable"), at_once
+
+    def __len__(self) -> int:
+        """How many times some can be asked for."""
+        return math.ceil(len(self._records) / self._at_once)
+
+    def records(self, step: int) -> np.ndarray:
+        return self._records[step * self._at_once : (step + 1) * self._at_once]
+
+
 def _occurrences(records: np.ndarray) -> np.ndarray:
     """For each place, how often its record stands before it."""
     by_record = np.argsort(records, kind="stable")

@@ -10,6 +10,7 @@ import torch
 
 from vistune.data.batch import Batch
 from vistune.data.corpus import Corpus, load_corpus
+from vistune.data.pictures import PictureSources
 from vistune.data.pixels import PixelStore
 from vistune.errors import count_by_reason, write_problems
 from vistune.model.adapters import add_adapters
@@ -29,6 +30,14 @@ from vistune.train.order import Order, count_steps
 from vistune.train.parallel import Team, shard
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
+from vistune.train.validation import (
+    VALIDATION,
+    Validation,
+    announce,
+    load_held_out,
+    read_validation,
+    step_tokens,
+)
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _MANY = 1_000_003  # more than a stage has steps
@@ -76,12 +85,13 @@ class StageRun:
         if self._team.device.type == "cpu" and self._precision is torch.float32:
             checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
         order = self._order(corpus)
-        shown = np.flatnonzero(order.times_shown(steps))
-        pictures = self._pictures(checkpoint, corpus, shown)
+        shown = corpus.pictures(np.flatnonzero(order.times_shown(steps)))
+        pictures = self._pictures(checkpoint, corpus.sources, shown)
+        saves = Saves(self._folder / "saves", self._run.keep, self._team)
+        validation = self._validation(checkpoint, corpus, order, steps, saves.latest())
         shard(checkpoint.model, self._team, self._precision)
         loader = self._loader(checkpoint, corpus, order, pictures)
-        saves = Saves(self._folder / "saves", self._run.keep, self._team)
-        self._learn(checkpoint, loader, saves, steps)
+        self._learn(checkpoint, loader, saves, steps, validation)
         self._finish(checkpoint, corpus, pictures)
         saves.finish()
         self._team.wait()
@@ -136,15 +146,41 @@ class StageRun:
         share = self._run.share_images
         return Order(corpus.selection, corpus.groups, self._stage.batch_size, self._recipe.seed, share)
 
-    def _pictures(self, checkpoint: Checkpoint, corpus: Corpus, shown: np.ndarray) -> Pictures:
-        store = PixelStore(corpus.sources, checkpoint.preprocess, workers=self._run.workers)
+    def _validation(
+        self, checkpoint: Checkpoint, corpus: Corpus, order: Order, steps: int, first: int
+    ) -> Validation | None:
+        place, recipe = self._place, self._recipe
+        with self._team.leader_first():
+            held_out = load_held_out(
+                recipe, self._name, place.data, place.images, checkpoint, place.out / "cache"
+            )
+        if held_out is None:
+            return None
+        every = held_out.every(steps, step_tokens(order, corpus, self._stage))
+        announce(self._title, held_out, every, steps, corpus)
+        return Validation(
+            held_out,
+            checkpoint,
+            self._pictures(checkpoint, held_out.corpus.sources, held_out.pictures()),
+            self._team,
+            self._precision,
+            self._run.row_tokens,
+            self._folder,
+            first,
+            every,
+            steps,
+            lambda to: self._save(checkpoint, to),
+        )
+
+    def _pictures(self, checkpoint: Checkpoint, sources: PictureSources, names: list[str]) -> Pictures:
+        store = PixelStore(sources, checkpoint.preprocess, workers=self._run.workers)
         pixels = Pixels(store, checkpoint.preprocess.size)
         if self._run.features == "compute":
             return pixels
         with self._team.leader_first():
             kept = self._place.out / "cache" / "features"
             features = Features(kept, checkpoint.model.vision, self._precision)
-            features.add(corpus.pictures(shown), pixels, self._team.device)
+            features.add(names, pixels, self._team.device)
         return features
 
     def _loader(self, checkpoint: Checkpoint, corpus: Corpus, order: Order, pictures: Pictures) -> Loader:
@@ -160,7 +196,14 @@ class StageRun:
             checkpoint.model.computing.rows,
         )
 
-    def _learn(self, checkpoint: Checkpoint, loader: Loader, saves: Saves, steps: int) -> None:
+    def _learn(
+        self,
+        checkpoint: Checkpoint,
+        loader: Loader,
+        saves: Saves,
+        steps: int,
+        validation: Validation | None,
+    ) -> None:
         model, first = checkpoint.model.train(), saves.latest()
         optimizer = make_optimizer(model, self._stage)
         if first:
@@ -172,10 +215,18 @@ class StageRun:
         ):
             for step, prepared in enumerate(loader.steps(first, steps), first):
                 result = self._step(model, optimizer, prepared.batches, step, steps)
-                progress.advance(journal.note(step, result, optimizer, prepared))
+                note = journal.note(step, result, optimizer, prepared)
+                if validation:
+                    journal.held_out(validation.after(step + 1, saves.latest))
+                    note += validation.note
+                progress.advance(note)
+                if validation and validation.stops:
+                    break
                 if (step + 1) % self._run.save_steps == 0 and step + 1 < steps:
                     saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to))
                     journal.resume()
+        if validation:
+            validation.finish()
         model.eval()
 
     def _step(
@@ -201,7 +252,8 @@ class StageRun:
                 say(f"{self._title}: not learned from: {problem.place}: {problem.reason}")
             logs = {name: self._place.out / name / "metrics.jsonl" for name in self._recipe.stages}
             rows = {name: read_metrics(log) for name, log in logs.items() if log.exists()}
-            draw_curves(rows, self._place.out / "curves.png")
+            held_out = {name: read_validation(log.with_name(VALIDATION)) for name, log in logs.items()}
+            draw_curves(rows, self._place.out / "curves.png", held_out)
         self._save(checkpoint, self._folder / "checkpoint")
 
     def _save(self, checkpoint: Checkpoint, folder: Path) -> None:

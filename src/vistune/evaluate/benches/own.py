@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vistune.data.questions import ALL, is_right, read_questions
+from vistune.data.questions import ALL, MOST, is_right, read_questions
 from vistune.data.teachers.scripted import QUESTION_KINDS
 from vistune.errors import VistuneError
 from vistune.evaluate.benches.bench import BenchFiles
@@ -22,7 +22,7 @@ class OwnData:
     names: tuple[str, ...] = ()
     lower_is_better: frozenset[str] = frozenset()
     neither_is_better: frozenset[str] = frozenset()
-    most = 48
+    most = MOST
     headline = ALL
     judged = False
 
