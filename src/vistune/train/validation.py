@@ -181,7 +181,15 @@ class Validation:
         corpus, self._order = held_out.corpus, InTurn(held_out.corpus.groups)
         image_token = checkpoint.model.image_token
         self._loader = Loader(
-            corpus, self._order, pictures, team, image_token, row_tokens, share=True, tolerated=1.0
+            corpus,
+            self._order,
+            pictures,
+            team,
+            image_token,
+            row_tokens,
+            share=True,
+            tolerated=1.0,
+            rows=checkpoint.model.computing.rows,
         )
         self._best = BestCheckpoint(folder)
         log = folder / VALIDATION
