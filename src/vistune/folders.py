@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from vistune.errors import VistuneError
 _REMEDY = "Choose another --out, or remove it first."
 
 
-def claim(folder: Path, record: str, settings: dict[str, Any]) -> None:
+def claim(folder: Path, record: str, settings: dict[str, Any], besides: Collection[str] = ()) -> None:
     """Make ``folder`` the place of a run with ``settings``, or find that it is already.
 
     Args:
         record: name of the file that remembers the settings.
+        besides: names that a folder may hold before a run begins: what a dry run prepared.
 
     Raises:
         VistuneError: the folder holds a run with other settings, or something else.
@@ -23,6 +25,17 @@ def claim(folder: Path, record: str, settings: dict[str, Any]) -> None:
     path = folder / record
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)  # of a run that was killed while it began
+    check_claim(folder, record, settings, besides)
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def check_claim(folder: Path, record: str, settings: dict[str, Any], besides: Collection[str] = ()) -> None:
+    """Refuse what :func:`claim` refuses, and change nothing."""
+    path = folder / record
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept != settings:
@@ -31,13 +44,10 @@ def claim(folder: Path, record: str, settings: dict[str, Any]) -> None:
                 f"{folder}: holds a run with another {' and another '.join(changed)}. {_REMEDY}"
             )
         return
-    refuse_used(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    refuse_used(folder, {*besides, path.with_suffix(".part").name})
 
 
-def refuse_used(folder: Path) -> None:
-    """Raise VistuneError where ``folder`` holds anything."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def refuse_used(folder: Path, besides: Collection[str] = ()) -> None:
+    """Raise VistuneError where ``folder`` holds anything but ``besides``."""
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(besides)):
         raise VistuneError(f"{folder}: is not an empty folder. {_REMEDY}")

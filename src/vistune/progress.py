@@ -18,11 +18,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 Item = TypeVar("Item")
 _SECONDS_BETWEEN_LINES = 10.0
 # Of many processes (torchrun sets RANK) only the first speaks.
 console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+_results = Console(highlight=False, quiet=console.quiet)
 
 
 class Meter(Protocol):
@@ -34,6 +36,11 @@ class Meter(Protocol):
 def say(text: str) -> None:
     """Tell the user something; standard output stays free for results."""
     console.print(text, markup=False)
+
+
+def show(line: str | Text) -> None:
+    """Print a line of a result, which may be coloured, to standard output."""
+    _results.print(line, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[Item], task: str, total: int) -> Iterator[Item]:

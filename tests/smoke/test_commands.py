@@ -151,16 +151,16 @@ def test_the_steps_one_by_one(run, tmp_path):
     assert (tmp_path / "page" / "compare.html").exists()
 
 
-def test_a_dry_run_tells_what_is_learned_and_leaves_nothing(run, tmp_path):
+def test_a_dry_run_tells_what_is_learned_and_leaves_prepared_data_alone(run, tmp_path):
     out, _, _ = run
     data, images = out / "data" / "train", out / "world" / "images"
     done = vistune(
         "train", "starter", "--data", data, "--images", images, "--out", tmp_path / "run", "--dry-run"
     )
     for told in ("stage align", "stage instruct", "padded batches of 32", "memory on the device", "</s>]]"):
-        assert told in done.stderr
-    assert "trains: connector 37,056 parameters" in done.stderr
-    assert not (tmp_path / "run").exists()
+        assert told in done.stdout
+    assert "trains: connector 37,056 parameters" in done.stdout and "</s>]]" not in done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["cache"]
     refused = vistune(
         "train",
         "starter",

@@ -329,7 +329,7 @@ def test_an_llm_that_scales_its_logits_is_refused(parts, tmp_path, tokenizer):
 
 
 def test_an_encoder_that_is_not_there_is_named(parts):
-    with pytest.raises(VistuneError, match=r"preprocessor_config.json of './nowhere' cannot be loaded"):
+    with pytest.raises(VistuneError, match="nowhere"):
         join({**parts, "vision": "./nowhere"})
 
 

