@@ -252,7 +252,7 @@ class Recipe(_Strict):
     stages: dict[str, StageRecipe] = Field(min_length=1)
     run: RunRecipe = Field(default_factory=lambda: RunRecipe.model_validate({}))
     precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> Recipe:

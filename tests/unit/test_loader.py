@@ -1,5 +1,6 @@
 """What each process computes of a step, and what becomes of pictures that cannot be read."""
 
+import json
 import threading
 import time
 
@@ -16,6 +17,7 @@ from vistune.data.pixels import PixelStore
 from vistune.errors import Problem, VistuneError
 from vistune.model.vision import VisionEncoder
 from vistune.template import Encoded
+from vistune.train.broken import BrokenPictures
 from vistune.train.feed import Features, Pixels
 from vistune.train.loader import Loader
 from vistune.train.order import Order
@@ -23,6 +25,7 @@ from vistune.train.parallel import Team
 
 IMAGE = 2
 PLAIN = Preprocessor(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+ALONE = Team(0, 1, torch.device("cpu"), distributed=False)
 
 
 class Records:
@@ -66,11 +69,11 @@ class Grey:
 
 
 def loader_of(
-    records, pictures=None, rank=0, size=1, room=1000, share=True, tolerated=0.0, batch_size=4, rows="packed"
+    records, pictures=None, rank=0, size=1, room=1000, share=True, batch_size=4, rows="packed"
 ):
     order = Order(records.selection, records.groups, batch_size, 0, share)
     team = Team(rank, size, torch.device("cpu"), distributed=False)
-    return Loader(records, order, pictures or Grey(), team, IMAGE, room, share, tolerated, rows)
+    return Loader(records, order, pictures or Grey(), team, IMAGE, room, share, rows)
 
 
 def learned(batches):
@@ -105,7 +108,7 @@ def test_a_process_without_a_tree_computes_one_and_learns_nothing():
 def test_nothing_is_learned_from_a_broken_picture():
     records = Records()
     sound, pictures = loader_of(records).prepare(0), Grey(bad=["3.png"])
-    loader = loader_of(records, pictures, tolerated=0.5)
+    loader = loader_of(records, pictures)
     steps = [loader.prepare(step) for step in range(3)]
     missing = learned(b for step in range(3) for b in loader_of(records).prepare(step))
     for token in learned(batch for step in steps for batch in step):
@@ -115,10 +118,21 @@ def test_nothing_is_learned_from_a_broken_picture():
     assert pictures.broken["3.png"].reason == "broken picture"
 
 
+def test_a_step_tells_which_pictures_were_found_broken_in_it():
+    loader = loader_of(Records(), Grey(bad=["0.png", "3.png"]))
+    told = [name for prepared in loader.steps(0, 3) for name in prepared.broken]
+    assert sorted(told) == ["0.png", "3.png"]
+
+
 def test_too_many_broken_pictures_stop_the_stage():
-    loader = loader_of(Records(), Grey(bad=["0.png", "3.png"]), tolerated=0.2)
+    found = {name: Problem(name, "broken picture") for name in ("0.png", "3.png")}
+    pictures = BrokenPictures([f"{n}.png" for n in range(6)], 0.2, ALONE, {"other.png": Problem("x", "y")})
+    pictures.add({"0.png": found["0.png"]})
     with pytest.raises(VistuneError, match=r"2 pictures cannot be read.*run\.bad_pictures.*broken picture"):
-        list(loader.steps(0, 3))
+        pictures.add(found)
+    again = BrokenPictures([], 0.0, ALONE)
+    again.restore(json.loads(json.dumps(pictures.state())))
+    assert again.found == pictures.found == found
 
 
 def test_steps_come_as_prepared_whatever_comes_first():
@@ -165,8 +179,8 @@ def test_kept_features_are_those_that_are_computed(folder, tmp_path):
     names = [f"{number}.png" for number in range(6)]
     pixels = Pixels(PixelStore(folder, PLAIN), 16)
     features = Features(tmp_path / "kept", vision, torch.float32)
-    features.add(names[:4], pixels, torch.device("cpu"))
-    features.add(names, pixels, torch.device("cpu"))
+    features.add(names[:4], pixels, ALONE)
+    features.add(names, pixels, ALONE)
     again = Features(tmp_path / "kept", vision, torch.float32)
     some = ["5.png", "0.png", "4.png"]
     torch.testing.assert_close(again.load(some), vision(pixels.load(some)))
@@ -176,12 +190,12 @@ def test_kept_features_are_those_that_are_computed(folder, tmp_path):
 def test_what_is_kept_is_not_computed_again(folder, tmp_path):
     vision = VisionEncoder(tiny_vision())
     features = Features(tmp_path / "kept", vision, torch.float32)
-    features.add(["0.png"], Pixels(PixelStore(folder, PLAIN), 16), torch.device("cpu"))
-    Features(tmp_path / "kept", vision, torch.float32).add(["0.png"], None, torch.device("cpu"))
+    features.add(["0.png"], Pixels(PixelStore(folder, PLAIN), 16), ALONE)
+    Features(tmp_path / "kept", vision, torch.float32).add(["0.png"], None, ALONE)
 
 
 def test_features_that_have_no_room_are_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     features = Features(tmp_path / "kept", VisionEncoder(tiny_vision()), torch.float32)
     with pytest.raises(VistuneError, match=r"run\.features: compute"):
-        features.add(["0.png"], Pixels(PixelStore(folder, PLAIN), 16), torch.device("cpu"))
+        features.add(["0.png"], Pixels(PixelStore(folder, PLAIN), 16), ALONE)

@@ -52,6 +52,13 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory from which a GPU copies while it computes."""
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **pinned)
+
     @property
     def tokens(self) -> int:
         """How many are computed; padding counts, the few places that fill a packed row up do not."""

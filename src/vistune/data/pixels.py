@@ -65,6 +65,11 @@ class PixelStore:
         place = {file: number for number, file in enumerate(unique)}
         return torch.from_numpy(pixels[[place[file] for file in files]])
 
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
     def _square(self, file: str) -> np.ndarray:
         with self._lock:
             if file in self._kept:

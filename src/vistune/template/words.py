@@ -9,6 +9,7 @@ a space, it is written out. The ids of an answer decode, behind those of its pro
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -44,6 +45,7 @@ class Words:
         self._never = self._find_never(image_token, own)
         self._snares = _any_of(self._added[id].content for id in self._never if id in self._added)
         self._known: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
         self.begin = find_begin(tokenizer)
         self._anchor, self._dropped, space_first = self._find_anchor()
         self._space_after = {
@@ -82,7 +84,10 @@ class Words:
 
         One call of the tokenizer for all of them: fast tokenizers work on them in parallel.
         """
-        wanted = dict.fromkeys(texts)
+        with self._lock:
+            return self._encode(dict.fromkeys(texts))
+
+    def _encode(self, wanted: dict[str, None]) -> dict[str, list[int]]:
         fresh = [text for text in wanted if text not in self._known]
         found = dict(zip(fresh, self._safe(fresh), strict=True))
         ids = {text: found[text] if text in found else self._known[text] for text in wanted}

@@ -16,6 +16,7 @@ from vistune.data.pixels import PixelStore
 from vistune.errors import Problem, VistuneError
 from vistune.model.vision import VisionEncoder
 from vistune.progress import meter
+from vistune.train.parallel import Team
 
 _AT_ONCE = 64  # pictures
 
@@ -30,6 +31,10 @@ class Pictures(Protocol):
     broken: dict[str, Problem]
 
     def load(self, names: Sequence[str]) -> Tensor: ...
+
+    def close(self) -> None:
+        """End the threads that load."""
+        ...
 
 
 class Pixels:
@@ -53,6 +58,9 @@ class Pixels:
         if loaded is not None:
             pixels[[name not in self.broken for name in names]] = loaded
         return pixels
+
+    def close(self) -> None:
+        self._store.close()
 
     def _find_broken(self, names: Sequence[str]) -> None:
         for name in names:
@@ -82,8 +90,11 @@ class Features:
         places = [self._places[name] for name in names]
         return torch.stack([self._shards[shard][row] for shard, row in places])
 
-    def add(self, names: Sequence[str], pixels: Pixels, device: torch.device) -> None:
-        """Compute what is not there yet.
+    def close(self) -> None:
+        """Kept features need no threads."""
+
+    def add(self, names: Sequence[str], pixels: Pixels, team: Team) -> None:
+        """Compute what is not there yet, each process its share. All processes call this.
 
         Raises:
             VistuneError: there is no room for it.
@@ -93,7 +104,16 @@ class Features:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         self._refuse_too_large(len(missing))
-        target = self._folder / f"{len(self._shards):03d}.json"
+        first = len(self._shards)
+        team.wait()  # all have seen the same shards
+        if share := missing[team.rank :: team.size]:
+            self._compute(self._folder / f"{first + team.rank:03d}.json", share, pixels, team.device)
+        team.wait()
+        for number in range(first, first + min(team.size, len(missing))):
+            self._open(self._folder / f"{number:03d}.json")
+
+    def _compute(self, target: Path, missing: Sequence[str], pixels: Pixels, device: torch.device) -> None:
+        """Write the shard ``target``."""
         rows = self._map(target, len(missing))
         with meter("computing features", len(missing)) as progress:
             for start in range(0, len(missing), _AT_ONCE):
@@ -104,7 +124,6 @@ class Features:
         part = target.with_suffix(".part")
         part.write_text(json.dumps({"names": missing, "broken": broken}), encoding="utf-8")
         part.replace(target)  # last: a shard without its names is computed again
-        self._open(target)
 
     def _open(self, names: Path) -> None:
         content = json.loads(names.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from vistune.conversation import IGNORE_INDEX
 from vistune.data.batch import Batch, picture_order, to_batch, to_padded_batch
 from vistune.data.corpus import Corpus
 from vistune.data.pack import Row, Rows, Tree, flatten, make_rows, plant
-from vistune.errors import VistuneError
+from vistune.errors import Problem
 from vistune.template import Encoded
 from vistune.train.feed import Pictures
 from vistune.train.order import InTurn, Order
@@ -26,10 +27,19 @@ _AHEAD = 2  # steps that wait
 
 @dataclass(frozen=True)
 class Prepared:
-    """One step's micro-batches on this process, and how long it was waited for."""
+    """One step on this process.
+
+    Attributes:
+        waited: seconds.
+        broken: pictures that were found unreadable while the step was prepared.
+    """
 
     batches: list[Batch]
     waited: float
+    broken: dict[str, Problem]
+
+
+_Found: TypeAlias = tuple[list[Batch], dict[str, Problem]]
 
 
 class Loader:
@@ -37,7 +47,6 @@ class Loader:
 
     Args:
         row_tokens: room of one micro-batch.
-        tolerated: share of the pictures that may turn out broken.
         rows: how the LLM can be computed (:class:`vistune.model.computing.Computing`); nothing is shared
             unless it is ``packed``.
     """
@@ -51,24 +60,28 @@ class Loader:
         image_token: int,
         row_tokens: int,
         share: bool,
-        tolerated: float,
         rows: Rows = "packed",
     ) -> None:
         self._corpus, self._order, self._pictures, self._team = corpus, order, pictures, team
         self._image_token, self._row_tokens = image_token, row_tokens
         self._rows: Rows = rows
         self._groups = corpus.groups if share and rows == "packed" else np.arange(len(corpus))
-        self._most_broken = tolerated * len(corpus.pictures())
 
     def steps(self, first: int, end: int) -> Iterator[Prepared]:
         """Steps ``first`` to ``end - 1``."""
-        waiting: queue.Queue[list[Batch] | BaseException] = queue.Queue(_AHEAD)
+        waiting: queue.Queue[_Found | BaseException] = queue.Queue(_AHEAD)
         stopped = threading.Event()
+        told = set(self._pictures.broken)
 
         def work() -> None:
             try:
                 for step in range(first, end):
-                    _put(waiting, self.prepare(step), stopped)
+                    batches = self.prepare(step)
+                    if self._team.device.type == "cuda":  # copied while the device computes
+                        batches = [batch.pin_memory() for batch in batches]
+                    broken = {n: p for n, p in self._pictures.broken.items() if n not in told}
+                    told.update(broken)
+                    _put(waiting, (batches, broken), stopped)
                     if stopped.is_set():
                         return
             except BaseException as error:  # raised where the step is waited for
@@ -82,17 +95,14 @@ class Loader:
                 found = waiting.get()
                 if isinstance(found, BaseException):
                     raise found
-                yield Prepared(found, time.perf_counter() - start)
+                batches, broken = found
+                yield Prepared(batches, time.perf_counter() - start, broken)
         finally:
             stopped.set()
             thread.join()
 
     def prepare(self, step: int) -> list[Batch]:
-        """The micro-batches of one step.
-
-        Raises:
-            VistuneError: too many pictures are broken.
-        """
+        """The micro-batches of one step."""
         corpus = self._corpus
         trees = plant(self._order.records(step), corpus.lengths, corpus.prefixes, self._groups)
         rows = make_rows(self._rows, trees, self._row_tokens, self._team.size)
@@ -107,7 +117,6 @@ class Loader:
             return self._tensors(row)
         names, order = picture_order(row.pictures)
         pictures = self._pictures.load(names)
-        self._refuse_too_many_broken()
         if not self._pictures.broken.keys().isdisjoint(names):
             samples = [[self._unless_broken(sample) for sample in members] for members in samples]
             row = flatten(trees, samples, self._image_token)
@@ -127,16 +136,6 @@ class Loader:
         """The sample, from which nothing is learned where a picture of it is broken."""
         return sample if self._pictures.broken.keys().isdisjoint(sample.pictures) else _masked(sample)
 
-    def _refuse_too_many_broken(self) -> None:
-        broken = self._pictures.broken
-        if len(broken) > self._most_broken:
-            first = next(iter(broken.values()))
-            raise VistuneError(
-                f"{len(broken)} pictures cannot be read, more than `run.bad_pictures` allows; the first: "
-                f"{first.place}: {first.reason}{f' ({first.detail})' if first.detail else ''}. "
-                "Mend them (`vistune check --decode` lists all), or allow more."
-            )
-
 
 def _masked(sample: Encoded) -> Encoded:
     return Encoded(sample.ids, [IGNORE_INDEX] * len(sample.ids), sample.pictures)
@@ -151,8 +150,8 @@ def _with_pictures(batch: Batch, pictures: torch.Tensor | None, order: torch.Ten
 
 
 def _put(
-    waiting: queue.Queue[list[Batch] | BaseException],
-    item: list[Batch] | BaseException,
+    waiting: queue.Queue[_Found | BaseException],
+    item: _Found | BaseException,
     stopped: threading.Event,
 ) -> None:
     while not stopped.is_set():

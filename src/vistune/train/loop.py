@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vistune.errors import VistuneError
 from vistune.folders import check_claim, claim
 from vistune.progress import say
-from vistune.recipe import Recipe
+from vistune.recipe import Recipe, StageRecipe
 from vistune.train.check import CACHE, check_data, check_model, settle
 from vistune.train.metrics import read_metrics
 from vistune.train.optimizers import check_optimizer
@@ -38,6 +39,7 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
     with assemble(grouped=recipe.precision != "float32") as team:
         for stage in recipe.stages.values():
             check_optimizer(stage.optimizer, team.device, team.size)
+            _refuse_shared_quantised(stage, team.size)
         with team.leader_first():
             claim(out, RECORD, identity, besides=[CACHE])
         folder: Path | None = None
@@ -50,6 +52,14 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
             folder = target
     assert folder is not None  # a recipe has at least one stage
     return folder
+
+
+def _refuse_shared_quantised(stage: StageRecipe, processes: int) -> None:
+    if processes > 1 and stage.lora and stage.lora.quantise:
+        raise VistuneError(
+            f"lora.quantise: {stage.lora.quantise} works with one process, not with {processes}: weights in 4 bits "
+            "cannot be spread. Leave `quantise` out, or start the run without torchrun."
+        )
 
 
 def read_all_metrics(out: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import lru_cache
 
 import numpy as np
 
+from vistune.data.corpus import Corpus
 from vistune.data.mix import Mix
 from vistune.recipe import StageRecipe
 
@@ -86,3 +88,17 @@ def _occurrences(records: np.ndarray) -> np.ndarray:
     occurrences = np.empty(len(records), dtype=np.int64)
     occurrences[by_record] = np.arange(len(ordered)) - np.repeat(begins, counts)
     return occurrences
+
+
+def digest(corpus: Corpus, order: Order) -> str:
+    """Return what differs if two processes would not share out the same steps."""
+    found = hashlib.sha256()
+    for array in (corpus.lengths, corpus.supervised, corpus.prefixes, corpus.groups, order.records(0)):
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Return a seed of 63 bits; it has nothing in common with that of other numbers."""
+    found = hashlib.blake2b(repr(numbers).encode(), digest_size=8)
+    return int.from_bytes(found.digest(), "big") >> 1

@@ -7,6 +7,7 @@ processes can read. Order and randomness follow from the step's number.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from vistune.errors import VistuneError
 from vistune.model.llava import Llava
 from vistune.train.parallel import Team
 
+_EXTRA = "extra.json"
 _NAME = re.compile(r"step-(\d+)")
 _TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 
@@ -47,12 +49,18 @@ class Saves:
         return max(self._steps(), default=0)
 
     def save(
-        self, step: int, model: Llava, optimizer: torch.optim.Optimizer, checkpoint: Callable[[Path], None]
+        self,
+        step: int,
+        model: Llava,
+        optimizer: torch.optim.Optimizer,
+        checkpoint: Callable[[Path], None],
+        extra: dict[str, Any] | None = None,
     ) -> None:
         """Save that ``step`` comes next. All processes call this.
 
         Args:
             checkpoint: writes a complete checkpoint into the folder that it is given.
+            extra: what :meth:`load` is to return.
 
         Raises:
             VistuneError: it cannot be written; the save before is still there.
@@ -61,6 +69,7 @@ class Saves:
         if self._team.leads:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
+            (part / _EXTRA).write_text(json.dumps(extra or {}) + "\n", encoding="utf-8")
         self._team.wait()
         try:
             checkpoint(part / "checkpoint")
@@ -79,8 +88,8 @@ class Saves:
                 shutil.rmtree(self._folder / f"step-{old:06d}")
         self._team.wait()
 
-    def load(self, step: int, model: Llava, optimizer: torch.optim.Optimizer) -> None:
-        """Go back to where ``step`` came next."""
+    def load(self, step: int, model: Llava, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Go back to where ``step`` came next; return the save's ``extra``."""
         state = _state(model, optimizer)
         folder = self._folder / f"step-{step:06d}" / "state"
         try:
@@ -97,6 +106,8 @@ class Saves:
             optim_state_dict=state["optimizer"],
             options=_TRAINED,
         )
+        extra: dict[str, Any] = json.loads((folder.parent / _EXTRA).read_text(encoding="utf-8"))
+        return extra
 
     def finish(self) -> None:
         """The stage's own checkpoint is written: it is the latest save, and the state is not needed."""

@@ -23,6 +23,7 @@ class StepResult:
     tokens: int
     supervised: int
     samples: int
+    broken: int  # pictures that were found unreadable
 
 
 def schedule(step: int, steps: int, warmup_ratio: float) -> float:
@@ -44,19 +45,21 @@ def optimizer_step(
     factor: float,
     max_norm: float,
     team: Team,
+    broken: int = 0,
 ) -> StepResult:
     """Learn from ``batches``: the loss is a mean over the supervised tokens of the whole step, of all
     processes together.
 
     Args:
         factor: of the peak learning rates.
+        broken: pictures that this process found unreadable; they are counted over all.
 
     Raises:
         VistuneError: nothing to learn from, or a loss or gradient that is not finite; nothing was changed
             then.
     """
     # The device is waited for once, when the step has been computed: what is counted stays there until then.
-    counts = team.sums(_counts(batches, team.device))
+    counts = team.sums(_counts(batches, broken, team.device))
     optimizer.zero_grad(set_to_none=True)
     sum_of_losses = torch.zeros((), dtype=torch.float64, device=team.device)
     for batch in batches:
@@ -66,7 +69,7 @@ def optimizer_step(
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     gradient_norm = _whole(nn.utils.clip_grad_norm_(trained, max_norm))
     numbers = torch.stack([team.sums(sum_of_losses), gradient_norm.double(), *counts.double()])
-    total, norm, supervised, tokens, samples = numbers.tolist()
+    total, norm, supervised, tokens, samples, unreadable = numbers.tolist()
     if supervised == 0:
         raise VistuneError("A batch has no token to learn from: every label is masked. Check the data.")
     if not (math.isfinite(total) and math.isfinite(norm)):
@@ -76,13 +79,13 @@ def optimizer_step(
         )
     set_rates(optimizer, factor)
     optimizer.step()
-    return StepResult(total, norm, int(tokens), int(supervised), int(samples))
+    return StepResult(total, norm, int(tokens), int(supervised), int(samples), int(unreadable))
 
 
-def _counts(batches: Sequence[Batch], device: torch.device) -> Tensor:
-    """Supervised tokens, tokens and samples of this process."""
+def _counts(batches: Sequence[Batch], broken: int, device: torch.device) -> Tensor:
+    """Supervised tokens, tokens, samples and broken pictures of this process."""
     counts = [(len(batch.targets), batch.tokens, batch.samples) for batch in batches]
-    return torch.tensor([sum(column) for column in zip(*counts, strict=True)], device=device)
+    return torch.tensor([*(sum(column) for column in zip(*counts, strict=True)), broken], device=device)
 
 
 def _whole(norm: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vistune.data.batch import Batch
 from vistune.data.corpus import Corpus, load_corpus
 from vistune.data.pictures import PictureSources
 from vistune.data.pixels import PixelStore
@@ -19,15 +19,16 @@ from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
 from vistune.progress import meter, say
 from vistune.recipe import Recipe
+from vistune.train.broken import BrokenPictures
 from vistune.train.check import CACHE, check_size
 from vistune.train.compute import exact_frozen, explained_out_of_memory, set_up
 from vistune.train.curves import draw_curves
 from vistune.train.feed import Features, Pictures, Pixels
 from vistune.train.journal import Journal
-from vistune.train.loader import Loader
+from vistune.train.loader import Loader, Prepared
 from vistune.train.metrics import read_metrics
 from vistune.train.optimizers import make_optimizer
-from vistune.train.order import Order, count_steps
+from vistune.train.order import Order, count_steps, digest, mixed_seed
 from vistune.train.parallel import Team, shard
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
@@ -41,7 +42,6 @@ from vistune.train.validation import (
 )
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_MANY = 1_000_003  # more than a stage has steps
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,19 @@ class StageRun:
         if self._team.device.type == "cpu" and self._precision is torch.float32:
             checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
         order = self._order(corpus)
+        self._team.agree("the order of the samples", digest(corpus, order))
         shown = corpus.pictures(np.flatnonzero(order.times_shown(steps)))
-        pictures = self._pictures(checkpoint, corpus.sources, shown)
-        saves = Saves(self._folder / "saves", self._run.keep, self._team)
-        validation = self._validation(checkpoint, corpus, order, steps, saves.latest())
-        shard(checkpoint.model, self._team, self._precision)
-        loader = self._loader(checkpoint, corpus, order, pictures)
-        self._learn(checkpoint, loader, saves, steps, validation)
-        self._finish(checkpoint, corpus, pictures)
+        with ExitStack() as stack:
+            pictures = stack.enter_context(closing(self._pictures(checkpoint, corpus.sources, shown)))
+            broken = BrokenPictures(shown, self._run.bad_pictures, self._team, pictures.broken)
+            saves = Saves(self._folder / "saves", self._run.keep, self._team)
+            validation = self._validation(checkpoint, corpus, order, steps, saves.latest())
+            if validation:
+                stack.enter_context(closing(validation))
+            shard(checkpoint.model, self._team, self._precision)
+            loader = self._loader(checkpoint, corpus, order, pictures)
+            self._learn(checkpoint, loader, pictures, broken, saves, steps, validation)
+        self._finish(checkpoint, corpus, broken)
         saves.finish()
         self._team.wait()
 
@@ -165,7 +170,6 @@ class StageRun:
             checkpoint,
             self._pictures(checkpoint, held_out.corpus.sources, held_out.pictures()),
             self._team,
-            self._precision,
             self._run.row_tokens,
             self._folder,
             first,
@@ -179,10 +183,10 @@ class StageRun:
         pixels = Pixels(store, checkpoint.preprocess.size)
         if self._run.features == "compute":
             return pixels
-        with self._team.leader_first():
-            kept = self._place.out / CACHE / "features"
-            features = Features(kept, checkpoint.model.vision, self._precision)
-            features.add(names, pixels, self._team.device)
+        kept = self._place.out / CACHE / "features"
+        features = Features(kept, checkpoint.model.vision, self._precision)
+        with closing(pixels):
+            features.add(names, pixels, self._team)
         return features
 
     def _loader(self, checkpoint: Checkpoint, corpus: Corpus, order: Order, pictures: Pictures) -> Loader:
@@ -194,7 +198,6 @@ class StageRun:
             checkpoint.model.image_token,
             self._run.row_tokens,
             self._run.share_images,
-            self._run.bad_pictures,
             checkpoint.model.computing.rows,
         )
 
@@ -202,6 +205,8 @@ class StageRun:
         self,
         checkpoint: Checkpoint,
         loader: Loader,
+        pictures: Pictures,
+        broken: BrokenPictures,
         saves: Saves,
         steps: int,
         validation: Validation | None,
@@ -209,14 +214,19 @@ class StageRun:
         model, first = checkpoint.model.train(), saves.latest()
         optimizer = make_optimizer(model, self._stage)
         if first:
-            saves.load(first, model, optimizer)
+            broken.restore(saves.load(first, model, optimizer).get("broken", {}))
+            pictures.broken |= broken.found  # nothing is learned from them, as if there had been no interruption
             say(f"{self._title}: goes on with step {first + 1}")
+        broken.add({})  # what was found while features were computed
         with (
+            closing(loader.steps(first, steps)) as prepared_steps,
             Journal(self._folder, self._place.out, first, model, self._team, self._precision) as journal,
             meter(self._title, steps, first) as progress,
         ):
-            for step, prepared in enumerate(loader.steps(first, steps), first):
-                result = self._step(model, optimizer, prepared.batches, step, steps)
+            for step, prepared in enumerate(prepared_steps, first):
+                result = self._step(model, optimizer, prepared, step, steps)
+                if result.broken:
+                    broken.add(prepared.broken)
                 note = journal.note(step, result, optimizer, prepared)
                 if validation:
                     journal.held_out(validation.after(step + 1, saves.latest))
@@ -225,32 +235,34 @@ class StageRun:
                 if validation and validation.stops:
                     break
                 if (step + 1) % self._run.save_steps == 0 and step + 1 < steps:
-                    saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to))
+                    extra = {"broken": broken.state()}
+                    saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to), extra)
                     journal.resume()
         if validation:
             validation.finish()
         model.eval()
 
     def _step(
-        self, model: Llava, optimizer: torch.optim.Optimizer, batches: list[Batch], step: int, steps: int
+        self, model: Llava, optimizer: torch.optim.Optimizer, prepared: Prepared, step: int, steps: int
     ) -> StepResult:
         # Dropout, too, is a function of the step's number.
-        torch.manual_seed((self._recipe.seed * _MANY + step) * self._team.size + self._team.rank)
+        torch.manual_seed(mixed_seed(self._recipe.seed, step, self._team.size, self._team.rank))
         with explained_out_of_memory(self._run):
             return optimizer_step(
                 model,
                 optimizer,
-                [batch.to(self._team.device) for batch in batches],
+                [batch.to(self._team.device) for batch in prepared.batches],
                 schedule(step, steps, self._stage.warmup_ratio),
                 self._stage.max_gradient_norm,
                 self._team,
+                len(prepared.broken),
             )
 
-    def _finish(self, checkpoint: Checkpoint, corpus: Corpus, pictures: Pictures) -> None:
+    def _finish(self, checkpoint: Checkpoint, corpus: Corpus, broken: BrokenPictures) -> None:
         if self._team.leads:
-            broken = pictures.broken.values()
-            write_problems(self._folder / "set_aside.jsonl", [*corpus.problems, *broken])
-            for problem in broken:
+            problems = broken.found.values()
+            write_problems(self._folder / "set_aside.jsonl", [*corpus.problems, *problems])
+            for problem in problems:
                 say(f"{self._title}: not learned from: {problem.place}: {problem.reason}")
             logs = {name: self._place.out / name / "metrics.jsonl" for name in self._recipe.stages}
             rows = {name: read_metrics(log) for name, log in logs.items() if log.exists()}

@@ -167,7 +167,6 @@ class Validation:
         checkpoint: Checkpoint,
         pictures: Pictures,
         team: Team,
-        precision: torch.dtype,
         row_tokens: int,
         folder: Path,
         first: int,
@@ -176,7 +175,7 @@ class Validation:
         save: Callable[[Path], None],
     ) -> None:
         self._held_out, self._checkpoint, self._pictures = held_out, checkpoint, pictures
-        self._team, self._precision, self._save = team, precision, save
+        self._team, self._save = team, save
         self._folder, self._every, self._steps = folder, every, steps
         corpus, self._order = held_out.corpus, InTurn(held_out.corpus.groups)
         image_token = checkpoint.model.image_token
@@ -188,7 +187,6 @@ class Validation:
             image_token,
             row_tokens,
             share=True,
-            tolerated=1.0,
             rows=checkpoint.model.computing.rows,
         )
         self._best = BestCheckpoint(folder)
@@ -234,6 +232,10 @@ class Validation:
         answers = f", answers {last.accuracy:.1%}" if last.accuracy is not None else ""
         return f", held out {last.loss:.3f}{answers} (best after step {best.step})"
 
+    def close(self) -> None:
+        """End the threads that load pictures."""
+        self._pictures.close()
+
     def finish(self) -> None:
         """Say what came of it, after the last step."""
         best = best_of(self.rows)
@@ -260,8 +262,7 @@ class Validation:
         total, supervised = torch.zeros((), dtype=torch.float64, device=device), 0
         for prepared in self._loader.steps(0, len(self._order)):
             for batch in prepared.batches:
-                with self._computing():
-                    total += model(batch.to(device)).double()
+                total += model(batch.to(device)).double()
                 supervised += len(batch.targets)
         return self._team.total(float(total)) / max(1.0, self._team.total(supervised))
 
@@ -271,13 +272,12 @@ class Validation:
         mine = np.array_split(np.arange(len(questions)), team.size)[team.rank]
         prompts = [self._held_out.prompts[number] for number in mine]
         right = asked = 0
-        with self._computing():
-            for number, ids in complete(checkpoint.model, prompts, self._load, checkpoint.stop, MOST):
-                if not self._pictures.broken.keys().isdisjoint(prompts[number].pictures):
-                    continue
-                text = checkpoint.tokenizer.decode(ids, skip_special_tokens=True).strip()
-                right += is_right(questions[mine[number]], text)
-                asked += 1
+        for number, ids in complete(checkpoint.model, prompts, self._load, checkpoint.stop, MOST):
+            if not self._pictures.broken.keys().isdisjoint(prompts[number].pictures):
+                continue
+            text = checkpoint.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            right += is_right(questions[mine[number]], text)
+            asked += 1
         return right, asked
 
     def _load(self, names: Sequence[str]) -> Tensor:
@@ -285,11 +285,6 @@ class Validation:
         pictures = self._pictures.load(names)
         weight = next(self._checkpoint.model.vision.parameters())
         return pictures.to(weight.dtype) if weight.is_floating_point() else pictures
-
-    def _computing(self) -> torch.autocast:
-        """The precision of training."""
-        enabled = self._precision is not torch.float32
-        return torch.autocast(self._team.device.type, self._precision, enabled=enabled)
 
     def _write(self) -> None:
         path = self._folder / VALIDATION
