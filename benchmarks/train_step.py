@@ -162,7 +162,7 @@ def run_ours(stage: str, samples: list[Encoded], patches: int, row_tokens: int) 
     optimizer, corpus = make_optimizer(model, recipe), Memory(samples)
     order = Order(corpus.selection, corpus.groups, BATCH, 0, share=True)
     pictures = Noise(model.vision.image_size)
-    loader = Loader(corpus, order, pictures, ALONE, IMAGE, row_tokens, True, 0.0)  # type: ignore[arg-type]
+    loader = Loader(corpus, order, pictures, ALONE, IMAGE, row_tokens, True)  # type: ignore[arg-type]
 
     def work() -> None:
         for prepared in loader.steps(0, order.steps_per_epoch):
@@ -266,7 +266,7 @@ def gradient_error(patches: int, row_tokens: int) -> float:
     corpus = Memory(samples)
     order = Order(corpus.selection, corpus.groups, BATCH, 0, share=True)
     pictures = Noise(ours.vision.image_size)
-    loader = Loader(corpus, order, pictures, ALONE, IMAGE, row_tokens, True, 0.0)  # type: ignore[arg-type]
+    loader = Loader(corpus, order, pictures, ALONE, IMAGE, row_tokens, True)  # type: ignore[arg-type]
     for batch in loader.prepare(0):
         (ours(batch) / sum(s.supervised for s in samples)).backward()
     rows = [{"input_ids": s.ids, "labels": s.labels, "picture": s.pictures[0]} for s in samples]

@@ -8,6 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,6 +27,8 @@ RUNS = {
     "tied": {"family": "qwen3"},
     "checkpointed": {"run": {"checkpoint_activations": True}},
     "chunked": {"chunk": 320 * 3},
+    "broken": {"data": "broken.json"},
+    "cached": {"data": "broken.json", "run": {"features": "cache"}},
 }
 if slow_tests:  # compiling takes minutes
     RUNS["compiled"] = {"run": {"compile": True}}
@@ -33,7 +36,9 @@ if slow_tests:  # compiling takes minutes
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, tokenizer):
-    """Twenty records with a picture, twenty without; and tiny parts of two families."""
+    """Twenty records with a picture, twenty without, and the same with half of the pictures torn; and tiny
+    parts of two families."""
+    rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("team")
     (folder / "images").mkdir()
     records = []
@@ -47,14 +52,17 @@ def files(tmp_path_factory, tokenizer):
             ],
         }
         if number < PICTURES:
-            shade = number * 255 // PICTURES
-            Image.new("RGB", (16, 16), (shade, 255 - shade, 7 * number % 256)).save(
-                folder / "images" / f"{number}.png"
-            )
+            noise = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / "images" / f"{number}.png")
+            whole = (folder / "images" / f"{number}.png").read_bytes()
+            (folder / "images" / f"torn-{number}.png").write_bytes(whole[: len(whole) // 2])
             record["image"] = f"{number}.png"
             record["conversations"][0]["value"] += "\n<image>"
         records.append(record)
     (folder / "mixed.json").write_text(json.dumps(records))
+    for record in records[0:PICTURES:2]:
+        record["image"] = f"torn-{record['image']}"
+    (folder / "broken.json").write_text(json.dumps(records))
     for family in ("llama", "qwen3"):
         save_tiny_parts(folder / family, tokenizer, family=family)
     return folder
@@ -64,7 +72,7 @@ def job_of(files: Path, out: Path, name: str, precision: str) -> dict:
     options = copy.deepcopy(RUNS[name])
     parts = files / options.get("family", "llama")
     stage = {
-        "data": {"mixed.json": 1},
+        "data": {options.get("data", "mixed.json"): 1},
         "learning_rate": 1e-3,
         "batch_size": 4,
         "max_steps": STEPS,
@@ -82,7 +90,7 @@ def job_of(files: Path, out: Path, name: str, precision: str) -> dict:
             "max_length": 512,
         },
         "stages": {"align": {**stage, "trains": ["connector"]}, "instruct": instruct},
-        "run": {"row_tokens": 150, "save_steps": 2, "bad_pictures": 0.0, **options.get("run", {})},
+        "run": {"row_tokens": 150, "save_steps": 2, "bad_pictures": 0.6, **options.get("run", {})},
         "precision": precision,
     }
     chunk = {"chunk": options["chunk"]} if "chunk" in options else {}
@@ -100,6 +108,11 @@ def losses(job: dict) -> dict[str, list[float]]:
     return {stage: [row["loss"] for row in found] for stage, found in rows.items()}
 
 
+def broken_in(job, stage):
+    listed = (Path(job["out"]) / stage / "set_aside.jsonl").read_text().splitlines()
+    return sorted(json.loads(line)["place"] for line in listed)
+
+
 def check_ended(done, but=()):
     """Every process ended in order, ``but`` for those that were killed and those that missed them."""
     for rank, process in enumerate(done):
@@ -109,7 +122,7 @@ def check_ended(done, but=()):
 
 @pytest.fixture(scope="module")
 def runs(files, tmp_path_factory):
-    """The losses of all jobs, by processes, kind and precision; ``moved`` is what went on elsewhere."""
+    """All jobs by processes, kind and precision, and run; ``moved`` ones went on elsewhere."""
     out = tmp_path_factory.mktemp("runs")
     kinds = [(name, precision) for precision in ("float32", "bfloat16") for name in RUNS]
     on_four = kinds if slow_tests else [kind for kind in kinds if kind[0] in ("plain", "lora")]
@@ -122,9 +135,9 @@ def runs(files, tmp_path_factory):
     for kind in kinds:
         run_job(jobs[(1, *kind)])
     # Stopped within stage 2, on one process and on two; resumed on two, four and one.
-    stopped = job_of(files, out / "stopped", "plain", "bfloat16")
+    stopped = job_of(files, out / "stopped", "broken", "bfloat16")
     run_job({**stopped, "stop": STEPS + 4})
-    killed = job_of(files, out / "killed", "plain", "float32")
+    killed = job_of(files, out / "killed", "broken", "float32")
     two = [jobs[(2, *kind)] for kind in kinds]
     done = run_team(2, [*two, stopped, {**killed, "kill": [1, STEPS + 4]}], out)
     check_ended(done, but=(0, 1))
@@ -133,13 +146,22 @@ def runs(files, tmp_path_factory):
     shutil.copytree(killed["out"], moved["out"])
     run_job(moved)
     check_ended(run_team(4, [*(jobs[(4, *kind)] for kind in on_four), killed], out))
-    jobs |= {("moved", "plain", "bfloat16"): stopped, ("moved", "plain", "float32"): killed}
-    return {**{kind: losses(job) for kind, job in jobs.items()}, ("alone", "plain", "float32"): losses(moved)}
+    jobs |= {("moved", "broken", "bfloat16"): stopped, ("moved", "broken", "float32"): killed}
+    return {**jobs, ("alone", "broken", "float32"): moved}
 
 
 def test_several_processes_learn_what_one_does_in_every_kind_of_run(runs):
-    for kind, found in runs.items():
+    for kind, job in runs.items():
         tolerance = 1e-5 if kind[-1] == "float32" else 2e-2
-        for stage, expected in runs[(1, *kind[1:])].items():
+        found = losses(job)
+        for stage, expected in losses(runs[(1, *kind[1:])]).items():
             assert len(expected) == STEPS
             assert found[stage] == pytest.approx(expected, rel=tolerance), (kind, stage)
+
+
+def test_broken_pictures_are_listed_over_all_processes_and_over_an_interruption(runs):
+    expected = {stage: broken_in(runs[1, "broken", "float32"], stage) for stage in ("align", "instruct")}
+    assert all(len(names) > 3 and "torn-" in names[0] for names in expected.values())
+    for kind, job in runs.items():
+        if kind[1] == "broken":
+            assert {stage: broken_in(job, stage) for stage in expected} == expected, kind

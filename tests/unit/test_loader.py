@@ -68,9 +68,7 @@ class Grey:
         return torch.zeros(len(names), 3, 16, 16)
 
 
-def loader_of(
-    records, pictures=None, rank=0, size=1, room=1000, share=True, batch_size=4, rows="packed"
-):
+def loader_of(records, pictures=None, rank=0, size=1, room=1000, share=True, batch_size=4, rows="packed"):
     order = Order(records.selection, records.groups, batch_size, 0, share)
     team = Team(rank, size, torch.device("cpu"), distributed=False)
     return Loader(records, order, pictures or Grey(), team, IMAGE, room, share, rows)

@@ -15,8 +15,9 @@ from vistune.data.generation.plan import GenerationSettings
 from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.recipe import LoraRecipe, RunRecipe, parse_recipe
-from vistune.train import saves, stage_run
+from vistune.train import loop, saves, stage_run
 from vistune.train.loop import read_all_metrics, train
+from vistune.train.parallel import Team
 
 ALIGN = {
     "trains": ["connector"],
@@ -290,3 +291,40 @@ def test_other_errors_of_a_step_are_not_explained_away(recipe, data, images, tmp
     monkeypatch.setattr(stage_run, "optimizer_step", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         train(recipe, data, images, tmp_path / "run")
+
+
+def test_a_large_seed_is_taken_and_one_beyond_63_bits_refused(parts, data, images, tmp_path):
+    recipe = make_recipe(parts, max_steps=1)
+    stages = {"align": recipe.stages["align"]}
+    train(recipe.model_copy(update={"seed": 2**63 - 1, "stages": stages}), data, images, tmp_path / "run")
+    with pytest.raises(VistuneError, match="seed: Input should be less than"):
+        parse_recipe({**recipe.model_dump(), "seed": 2**63}, "test")
+
+
+def test_processes_that_would_do_different_things_end_with_a_message(monkeypatch):
+    team = Team(1, 2, torch.device("cpu"), distributed=True)
+    monkeypatch.setattr(Team, "gather", lambda self, value: ["first", value])
+    team.agree("the order", "first")
+    with pytest.raises(VistuneError, match="the order: process 1 found second, process 0 found first"):
+        team.agree("the order", "second")
+
+
+def test_the_others_end_when_the_leader_fails(monkeypatch):
+    told = []
+    monkeypatch.setattr(Team, "gather", lambda self, value: [*told, value])
+    with pytest.raises(OSError), Team(0, 2, torch.device("cpu"), distributed=True).leader_first():
+        raise OSError
+    told.append(False)
+    with (
+        pytest.raises(VistuneError, match="Process 0 failed"),
+        Team(1, 2, torch.device("cpu"), distributed=True).leader_first(),
+    ):
+        raise AssertionError("the others do not begin")
+
+
+def test_weights_in_4_bits_are_refused_on_several_processes(recipe):
+    lora = LoraRecipe.model_validate({"quantise": "nf4"})
+    stage = recipe.stages["instruct"].model_copy(update={"lora": lora})
+    loop._refuse_shared_quantised(stage, 1)
+    with pytest.raises(VistuneError, match="nf4 works with one process, not with 2"):
+        loop._refuse_shared_quantised(stage, 2)

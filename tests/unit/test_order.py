@@ -5,7 +5,7 @@ import pytest
 
 from vistune.data.mix import Mix
 from vistune.recipe import StageRecipe
-from vistune.train.order import Order, count_steps
+from vistune.train.order import Order, count_steps, mixed_seed
 
 GROUPS = np.array([0, 1, 0, 2, 2, 0, 3, 4, 5, 4, 6])
 
@@ -96,3 +96,10 @@ def test_how_often_records_are_shown_is_what_the_steps_show(steps):
     order = Order(Mix([np.arange(6), np.arange(6, 11)], [0.5, 1.4]), GROUPS, 4, 0, share=True)
     seen = flat(order.records(step).tolist() for step in range(steps))
     assert order.times_shown(steps).tolist() == [seen.count(record) for record in range(11)]
+
+
+def test_seeds_of_steps_are_all_different_and_fit_into_63_bits():
+    seeds = {
+        mixed_seed(seed, step, 2, rank) for seed in (0, 1, 2**63 - 1) for step in range(50) for rank in (0, 1)
+    }
+    assert len(seeds) == 300 and all(0 <= seed < 2**63 for seed in seeds)

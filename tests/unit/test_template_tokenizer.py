@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AddedToken
 from tests.small_tokenizers import CHAT_TEMPLATES, llama, speaking, with_chat_template
 from vistune.conversation import IGNORE_INDEX, Conversation, ask, gpt, human
 from vistune.errors import VistuneError
-from vistune.template import TEMPLATES, Renderer, find_template
+from vistune.template import TEMPLATES, Renderer, find_template, words
 
 TALK = Conversation("1", (human(*ask("What?", "dog.jpg")), gpt("A dog."), human("Sure?"), gpt("Yes")))
 # `|` stands where what is trained on begins or ends; ids joined as tokens, a space is `▁` or `Ġ`.
@@ -194,3 +195,21 @@ def test_a_missing_template_or_tokenizer_is_told():
         find_template("tokenizer", speaking("chatml", None))
     with pytest.raises(VistuneError, match="no tokenizer is given"):
         find_template("tokenizer")
+
+
+def test_two_threads_may_encode_at_a_time(tokenizer: Any, monkeypatch: pytest.MonkeyPatch):
+    """While one thread is in the tokenizer, the other would make room in what both remember."""
+    encoder = words.Words(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), ())
+    expected = encoder.encode(["a", "dog"])
+    monkeypatch.setattr(words, "_REMEMBERED", 0)
+    safe, others = encoder._safe, [threading.Thread(target=encoder.encode, args=(["two", "cats"],))]
+
+    def slow(texts: Any) -> Any:
+        if others:
+            other = others.pop()
+            other.start()
+            other.join(0.2)
+        return safe(texts)
+
+    monkeypatch.setattr(encoder, "_safe", slow)
+    assert encoder.encode(["a", "dog", "left"]).items() >= expected.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -67,7 +67,7 @@ class Loader:
         self._rows: Rows = rows
         self._groups = corpus.groups if share and rows == "packed" else np.arange(len(corpus))
 
-    def steps(self, first: int, end: int) -> Iterator[Prepared]:
+    def steps(self, first: int, end: int) -> Generator[Prepared, None, None]:
         """Steps ``first`` to ``end - 1``."""
         waiting: queue.Queue[_Found | BaseException] = queue.Queue(_AHEAD)
         stopped = threading.Event()

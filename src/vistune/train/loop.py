@@ -57,8 +57,8 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
 def _refuse_shared_quantised(stage: StageRecipe, processes: int) -> None:
     if processes > 1 and stage.lora and stage.lora.quantise:
         raise VistuneError(
-            f"lora.quantise: {stage.lora.quantise} works with one process, not with {processes}: weights in 4 bits "
-            "cannot be spread. Leave `quantise` out, or start the run without torchrun."
+            f"lora.quantise: {stage.lora.quantise} works with one process, not with {processes}: weights in "
+            "4 bits cannot be spread. Leave `quantise` out, or start the run without torchrun."
         )
 
 

@@ -215,7 +215,9 @@ class StageRun:
         optimizer = make_optimizer(model, self._stage)
         if first:
             broken.restore(saves.load(first, model, optimizer).get("broken", {}))
-            pictures.broken |= broken.found  # nothing is learned from them, as if there had been no interruption
+            pictures.broken |= (
+                broken.found
+            )  # nothing is learned from them, as if there had been no interruption
             say(f"{self._title}: goes on with step {first + 1}")
         broken.add({})  # what was found while features were computed
         with (
