@@ -161,7 +161,7 @@ def test_several_processes_learn_what_one_does_in_every_kind_of_run(runs):
 
 def test_broken_pictures_are_listed_over_all_processes_and_over_an_interruption(runs):
     expected = {stage: broken_in(runs[1, "broken", "float32"], stage) for stage in ("align", "instruct")}
-    assert all(len(names) > 3 and "torn-" in names[0] for names in expected.values())
+    assert all(len(names) > 1 and "torn-" in names[0] for names in expected.values())
     for kind, job in runs.items():
         if kind[1] == "broken":
             assert {stage: broken_in(job, stage) for stage in expected} == expected, kind
