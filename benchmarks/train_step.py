@@ -10,6 +10,12 @@ rounds of samples/s. Keys:
 - ``speedup_vs_length_grouped``: against the same with batches of like lengths;
 - ``stage1_speedup``: stage 1, one caption a picture, the connector alone trained, against ``Trainer`` on the
   same frozen model, length-grouped or padded, whichever is faster;
+- ``bound_vs_padded``: the operations of the padded steps over those of ours, both counted as they are
+  dispatched (matrix products and attention, forward and backward): what the saved work alone allows;
+  ``bound_vs_length_grouped`` and ``stage1_bound`` say the same of the other two; ``bound_reached`` is the
+  speedup over the bound;
+- ``speedup_vs_other_kernel``: against ours by the other library of matrix products; ``linear_kernel`` is the
+  one that was chosen on this ``cpu`` (``src/vistune/model/cpu_linear.py``);
 - ``memory_ratio``: peak resident memory beyond what the process held before its first step, against padded;
 - ``gradient_relative_error``: |ours - theirs| / |theirs| over all trained weights, of one batch of 8.
 
@@ -42,6 +48,7 @@ from vistune.conversation import IGNORE_INDEX
 from vistune.data.mix import Mix
 from vistune.data.pack import shared_length
 from vistune.errors import Problem
+from vistune.model.cpu_linear import Library
 from vistune.model.hf import llava_state, to_llava
 from vistune.model.llava import Llava
 from vistune.recipe import ModelRecipe, StageRecipe
@@ -53,8 +60,10 @@ from vistune.train.parallel import Team
 from vistune.train.stage import optimizer_step
 
 try:
+    from benchmarks.machine import processor
     from benchmarks.models import VOCABULARY, random_model
 except ModuleNotFoundError:  # run by its path
+    from machine import processor
     from models import VOCABULARY, random_model
 
 IMAGE, BATCH = 3, 8
@@ -155,8 +164,14 @@ class Noise:
         return torch.stack([pixels_of(name, self._size) for name in names])
 
 
-def run_ours(stage: str, samples: list[Encoded], patches: int, row_tokens: int) -> Callable[[], None]:
+def run_ours(
+    stage: str, samples: list[Encoded], patches: int, row_tokens: int, library: Library | None
+) -> tuple[Callable[[], None], Library]:
+    """What takes the steps, and the library that multiplies: ``library``, or the one that is chosen."""
     model = make_model(patches).train()
+    if library:
+        model.cpu_kernel.library = library
+    library = model.cpu_kernel.choose(row_tokens, gradients=True)
     recipe = StageRecipe(trains=PARTS[stage], data={"x": 1}, learning_rate=1e-4, batch_size=BATCH)  # type: ignore[dict-item]
     model.set_trained(set(recipe.trains))
     optimizer, corpus = make_optimizer(model, recipe), Memory(samples)
@@ -168,7 +183,7 @@ def run_ours(stage: str, samples: list[Encoded], patches: int, row_tokens: int) 
         for prepared in loader.steps(0, order.steps_per_epoch):
             optimizer_step(model, optimizer, prepared.batches, 1.0, 1.0, ALONE)
 
-    return work
+    return work, library
 
 
 def run_theirs(
@@ -235,21 +250,58 @@ def padded(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Tensor]:
     }
 
 
-def measure(variant: str, stage: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Samples/s and memory of one variant, in this process."""
+def measure(variant: str, stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Samples/s and memory of one variant, in this process; or, where it is asked for, its operations."""
     count, patches, row_tokens = arguments.samples, arguments.patches, arguments.row_tokens
     samples = make_samples(stage, count, patches, arguments.question_first)
+    told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         if variant == "ours":
-            work = run_ours(stage, samples, patches, row_tokens)
+            # The counter knows PyTorch's own products only; their number is the same by either library.
+            library = "mkl" if arguments.count else arguments.library
+            work, told["linear_kernel"] = run_ours(stage, samples, patches, row_tokens, library)
         else:
             work = run_theirs(stage, samples, patches, variant == "grouped", folder)
+        if arguments.count:
+            return {"flops": count_flops(work)}
         before = resident()
         start = time.perf_counter()
         work()
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"samples_per_second": count / seconds, "memory_mib": peak - before}
+    return {"samples_per_second": count / seconds, "memory_mib": peak - before, **told}
+
+
+def count_flops(work: Callable[[], None]) -> int:
+    """Operations of ``work``; what a causal kernel leaves out does not count."""
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+    def forward(
+        query: Any, key: Any, value: Any, dropout: float = 0.0, causal: bool = False, **_: Any
+    ) -> float:
+        return sdpa_flop_count(query, key, value) / (2 if causal else 1)
+
+    def backward(
+        grad: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        out: Any,
+        sums: Any,
+        dropout: float,
+        causal: bool,
+        **_: Any,
+    ) -> float:
+        return sdpa_backward_flop_count(grad, query, key, value) / (2 if causal else 1)
+
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    custom = {
+        attention: forward,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=custom) as counter:
+        work()
+    return int(counter.get_total_flops())
 
 
 def resident() -> float:
@@ -287,23 +339,69 @@ def gradient_error(patches: int, row_tokens: int) -> float:
     return (difference / sum(float(g.square().sum()) for _, g in pairs)) ** 0.5
 
 
+def run_one(variant: str, stage: str, arguments: argparse.Namespace, *more: str) -> dict[str, Any]:
+    """:func:`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--one", variant, "--stage", stage, *more]
+    for option in ("samples", "patches", "row_tokens", "question_first"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode:
+        sys.exit(told.stderr[-3000:])
+    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    print(f"{stage} {variant} {' '.join(more)}: {found}", file=sys.stderr)
+    return found
+
+
 def compare(
     stage: str, variants: Sequence[str], arguments: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    found: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
-    for number in range(arguments.rounds):
+    """Medians over rounds; ``other_kernel`` is ours by the library that ours does not choose."""
+    found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+    for _ in range(arguments.rounds):
         for variant in variants:
-            command = [sys.executable, __file__, "--one", variant, "--stage", stage]
-            for option in ("samples", "patches", "row_tokens", "question_first"):
-                command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
-            told = subprocess.run(command, capture_output=True, text=True, check=False)
-            if told.returncode:
-                sys.exit(told.stderr[-3000:])
-            found[variant].append(json.loads(told.stdout.splitlines()[-1]))
-            print(f"{stage} {variant} round {number + 1}: {found[variant][-1]}", file=sys.stderr)
+            if variant == "other_kernel":
+                other = "mkl" if found["ours"][-1]["linear_kernel"] == "onednn" else "onednn"
+                found[variant].append(run_one("ours", stage, arguments, "--library", other))
+            else:
+                found[variant].append(run_one(variant, stage, arguments))
     return {
-        variant: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        variant: {
+            key: statistics.median(row[key] for row in rows) for key in ("samples_per_second", "memory_mib")
+        }
+        | {key: value for key, value in rows[-1].items() if key == "linear_kernel"}
         for variant, rows in found.items()
+    }
+
+
+def count_work(stage: str, arguments: argparse.Namespace) -> dict[str, int]:
+    """Operations of each variant's steps."""
+    return {
+        variant: run_one(variant, stage, arguments, "--count")["flops"]
+        for variant in ("ours", "padded", "grouped")
+    }
+
+
+def ratios(timed: dict[str, dict[str, dict[str, Any]]], work: dict[str, dict[str, int]]) -> dict[str, float]:
+    """The figures that compare variants."""
+    speed = {
+        stage: {variant: row["samples_per_second"] for variant, row in rows.items()}
+        for stage, rows in timed.items()
+    }
+    instruct, align = speed["instruct"], speed["align"]
+    faster = max(("padded", "grouped"), key=lambda variant: align[variant])
+    bounds = {
+        variant: work["instruct"][variant] / work["instruct"]["ours"] for variant in ("padded", "grouped")
+    }
+    return {
+        "speedup_vs_padded": instruct["ours"] / instruct["padded"],
+        "speedup_vs_length_grouped": instruct["ours"] / instruct["grouped"],
+        "stage1_speedup": align["ours"] / align[faster],
+        "bound_vs_padded": bounds["padded"],
+        "bound_vs_length_grouped": bounds["grouped"],
+        "stage1_bound": work["align"][faster] / work["align"]["ours"],
+        "bound_reached": instruct["ours"] / instruct["padded"] / bounds["padded"],
+        "speedup_vs_other_kernel": instruct["ours"] / instruct["other_kernel"],
+        "memory_ratio": timed["instruct"]["ours"]["memory_mib"] / timed["instruct"]["padded"]["memory_mib"],
     }
 
 
@@ -321,22 +419,22 @@ def main() -> None:
     )
     parser.add_argument("--one", choices=["ours", "padded", "grouped"], help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=list(PARTS), default="instruct", help=argparse.SUPPRESS)
+    parser.add_argument("--library", choices=["mkl", "onednn"], help=argparse.SUPPRESS)
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments.stage, arguments)))
         return
-    instruct = compare("instruct", ("ours", "padded", "grouped"), arguments)
-    align = compare("align", ("ours", "padded", "grouped"), arguments)
-    speed = {stage: {v: row["samples_per_second"] for v, row in rows.items()}
-             for stage, rows in (("instruct", instruct), ("align", align))}  # fmt: skip
+    variants = ("ours", "other_kernel", "padded", "grouped")
+    timed = {stage: compare(stage, variants, arguments) for stage in PARTS}
+    work = {stage: count_work(stage, arguments) for stage in PARTS}
     figures = {
-        "speedup_vs_padded": speed["instruct"]["ours"] / speed["instruct"]["padded"],
-        "speedup_vs_length_grouped": speed["instruct"]["ours"] / speed["instruct"]["grouped"],
-        "stage1_speedup": speed["align"]["ours"] / max(speed["align"]["padded"], speed["align"]["grouped"]),
-        "memory_ratio": instruct["ours"]["memory_mib"] / instruct["padded"]["memory_mib"],
+        **ratios(timed, work),
         "gradient_relative_error": gradient_error(arguments.patches, arguments.row_tokens),
-        "instruct": instruct,
-        "align": align,
+        **timed,
+        "flops": work,
+        "cpu": processor(),
+        "linear_kernel": timed["instruct"]["ours"]["linear_kernel"],
         "samples": arguments.samples,
         "patches": arguments.patches,
         "row_tokens": arguments.row_tokens,
