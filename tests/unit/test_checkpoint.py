@@ -209,7 +209,7 @@ def another_stored_setting(name, value):
     [
         (drop_a_weight, "1 weights are missing"),
         (add_a_weight, "1 weights are not part of the model, such as model.extra.weight"),
-        (cut_the_weights, "cannot be loaded"),
+        (cut_the_weights, "model.safetensors: truncated"),
         (widen, "cannot be loaded"),
         (shrink_the_vocabulary, "tokenizer.json: ids up to .* vocab_size in config.json"),
         (forget_image_token, "tokenizer.json: <image> has the id None, but image_token_index"),

@@ -28,6 +28,7 @@ from vistune.model.agree import check_config, check_preprocessing
 from vistune.model.connector import Connector
 from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
+from vistune.model.mistakes import check_files
 from vistune.model.outline import outline
 from vistune.model.stored import METADATA, read_metadata
 from vistune.model.swap import swap, undo_broken_swap
@@ -131,6 +132,8 @@ def load_llava(
     from transformers import LlavaForConditionalGeneration
 
     parts.hush()
+    if isinstance(place := parts.resolve(str(name)), Path) and place.is_dir():
+        check_files(place)
     tokenizer = parts.read_tokenizer(name)
     preprocess = parts.read_preprocessor(name)
     check_preprocessing(preprocess, recipe, str(name))

@@ -17,6 +17,7 @@ from vistune.model.agree import check_config, check_length, check_preprocessing
 from vistune.model.connector import Connector
 from vistune.model.limits import check_decoder, select_strategy
 from vistune.model.llava import Llava
+from vistune.model.mistakes import check_part
 from vistune.model.stored import continued, read_metadata
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import ModelRecipe
@@ -91,6 +92,8 @@ def outline(recipe: ModelRecipe, template: str | None = None) -> Outline:
     if recipe.start_from is not None:
         return _of_checkpoint(recipe, recipe.start_from, template)
     assert recipe.vision and recipe.llm  # the recipe's own rule
+    check_part(recipe.vision, "model.vision")
+    check_part(recipe.llm, "model.llm")
     vision, llm = parts.read_config(recipe.vision), parts.read_config(recipe.llm)
     preprocess = parts.read_preprocessor(recipe.vision)
     if recipe.preprocessing == "pad":
@@ -108,6 +111,7 @@ def outline(recipe: ModelRecipe, template: str | None = None) -> Outline:
 
 
 def _of_checkpoint(recipe: ModelRecipe, name: str, template: str | None) -> Outline:
+    check_part(name, "model.start_from")
     changed, metadata = continued(recipe, template), read_metadata(name)
     tokenizer, preprocess = parts.read_tokenizer(name), parts.read_preprocessor(name)
     check_preprocessing(preprocess, metadata["model"], name)

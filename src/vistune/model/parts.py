@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.images import Preprocessor
 from vistune.errors import VistuneError
+from vistune.model import hub
 from vistune.model.adapters import quantisation
 from vistune.model.limits import check_decoder, check_logits
 
@@ -100,7 +101,7 @@ def read_tokenizer(name: str | Path) -> Any:
 
     place = resolve(str(name))
     return guarded(
-        lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False),
+        lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub.settings(place)),
         f"The tokenizer of {str(name)!r}",
     )
 
@@ -140,9 +141,14 @@ def read_config(name: str | Path) -> Any:
     from transformers import AutoConfig
 
     place = resolve(str(name))
-    return guarded(
-        lambda: AutoConfig.from_pretrained(place, trust_remote_code=False), f"{str(name)!r}: its config.json"
+    config = guarded(
+        lambda: AutoConfig.from_pretrained(place, trust_remote_code=False, **hub.settings(place)),
+        f"{str(name)!r}: its config.json",
     )
+    layers = getattr(config, "vision_feature_layer", None)
+    if isinstance(layers, list | tuple) and len(layers) == 1:
+        config.vision_feature_layer = layers[0]  # transformers reads one layer from either
+    return config
 
 
 def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
@@ -153,7 +159,8 @@ def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
         quiet = dict.fromkeys(
             ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False
         )
-        return cached_file(str(resolve(str(name))), file, **quiet)
+        place = resolve(str(name))
+        return cached_file(str(place), file, **quiet, **hub.settings(place))
 
     path = guarded(find, f"{file} of {str(name)!r}")
     if path is None:
@@ -201,6 +208,7 @@ def _load_llm(place: Path | str, quantise: str | None) -> Any:
 
 def _complete(kind: Any, place: Path | str, strict: bool = False, **settings: Any) -> Any:
     """Load, and see that every weight was there; where ``strict``, that none was left over."""
+    settings |= hub.settings(place)
     model, info = kind.from_pretrained(place, trust_remote_code=False, output_loading_info=True, **settings)
     for what, keys in (("missing", "missing_keys"), ("not part of the model", "unexpected_keys")):
         if info[keys] and (strict or keys == "missing_keys"):

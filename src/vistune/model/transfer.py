@@ -15,6 +15,7 @@ from vistune.model import parts
 from vistune.model.agree import check_length
 from vistune.model.checkpoint import load_checkpoint, load_llava, save_checkpoint
 from vistune.model.limits import check_decoder, check_logits
+from vistune.model.mistakes import check_part
 from vistune.model.vision import special_tokens
 from vistune.progress import say
 from vistune.recipe import ModelRecipe
@@ -43,6 +44,7 @@ def import_checkpoint(source: str, out: Path, template: str, max_length: int | N
     if template not in TEMPLATE_NAMES:
         raise VistuneError(f"template {template!r}: choose one of: {', '.join(TEMPLATE_NAMES)}.")
     _refuse_existing(out)
+    check_part(source)
     config = parts.read_config(source)
     if config.model_type != "llava":
         raise VistuneError(
