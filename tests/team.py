@@ -7,6 +7,8 @@
     chunk                        elements of logits that are computed at a time
     stop                         a step, from 1 over all stages, where the run is interrupted
     kill                         [rank, step]: there this process kills itself, and no later job is run
+    loads                        no run: the model is loaded and spread, and out/peak-RANK.json says how many
+                                 bytes of memory that took at most
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -54,7 +57,33 @@ def run_team(size: int, jobs: list[dict[str, Any]], folder: Path) -> list[subpro
 def main(file: str) -> None:
     for job in json.loads(Path(file).read_text()):
         os.environ["MASTER_PORT"] = str(job["port"])
-        run_job(job)
+        load(job) if job.get("loads") else run_job(job)
+
+
+def load(job: dict[str, Any]) -> None:
+    """Load the model of the job's first stage, as a run does, and measure."""
+    import torch
+
+    from vistune.model.checkpoint import join_parts
+    from vistune.recipe import parse_recipe
+    from vistune.train.compute import set_up
+    from vistune.train.parallel import assemble, shard
+    from vistune.train.placing import materialize
+    from vistune.train.start import start
+
+    small, large = (parse_recipe(job[key], "job") for key in ("small", "recipe"))
+    join_parts(small.model, 0)  # so that importing is not measured
+    out, name = Path(job["out"]), next(iter(large.stages))
+    with assemble() as team:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        model = start(large, name, None, whole=team.leads).model
+        model.set_trained({"connector", "llm"})
+        set_up(model, large.run, torch.float32)
+        shard(model, team, torch.float32, lambda part: materialize(part, team))
+        took = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        sums = [float(p.full_tensor().sum()) for p in model.parameters()]  # type: ignore[attr-defined]
+        out.mkdir(exist_ok=True)
+        (out / f"peak-{team.rank}.json").write_text(json.dumps({"took": took, "sums": sums}))
 
 
 def run_job(job: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import slow_tests
 from tests.team import run_job, run_team
@@ -65,11 +66,14 @@ def files(tmp_path_factory, tokenizer):
     (folder / "broken.json").write_text(json.dumps(records))
     for family in ("llama", "qwen3"):
         save_tiny_parts(folder / family, tokenizer, family=family)
+    save_tiny_parts(folder / "large", tokenizer)
+    config = LlamaConfig(vocab_size=320, hidden_size=1024, intermediate_size=2816, num_hidden_layers=4)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder / "large" / "llm")
     return folder
 
 
 def job_of(files: Path, out: Path, name: str, precision: str) -> dict:
-    options = copy.deepcopy(RUNS[name])
+    options = copy.deepcopy(RUNS.get(name, {"family": name}))
     parts = files / options.get("family", "llama")
     stage = {
         "data": {options.get("data", "mixed.json"): 1},
@@ -139,7 +143,9 @@ def runs(files, tmp_path_factory):
     run_job({**stopped, "stop": STEPS + 4})
     killed = job_of(files, out / "killed", "broken", "float32")
     two = [jobs[(2, *kind)] for kind in kinds]
-    done = run_team(2, [*two, stopped, {**killed, "kill": [1, STEPS + 4]}], out)
+    small, large = jobs[1, "plain", "float32"], job_of(files, out, "large", "float32")
+    loading = {**large, "small": small["recipe"], "loads": True}
+    done = run_team(2, [loading, *two, stopped, {**killed, "kill": [1, STEPS + 4]}], out)
     check_ended(done, but=(0, 1))
     assert done[1].returncode == -signal.SIGKILL
     moved = {**killed, "out": str(out / "moved")}
@@ -147,11 +153,13 @@ def runs(files, tmp_path_factory):
     run_job(moved)
     check_ended(run_team(4, [*(jobs[(4, *kind)] for kind in on_four), killed], out))
     jobs |= {("moved", "broken", "bfloat16"): stopped, ("moved", "broken", "float32"): killed}
-    return {**jobs, ("alone", "broken", "float32"): moved}
+    return {**jobs, ("loading",): loading, ("alone", "broken", "float32"): moved}
 
 
 def test_several_processes_learn_what_one_does_in_every_kind_of_run(runs):
     for kind, job in runs.items():
+        if kind == ("loading",):
+            continue
         tolerance = 1e-5 if kind[-1] == "float32" else 2e-2
         found = losses(job)
         for stage, expected in losses(runs[(1, *kind[1:])]).items():
@@ -159,9 +167,18 @@ def test_several_processes_learn_what_one_does_in_every_kind_of_run(runs):
             assert found[stage] == pytest.approx(expected, rel=tolerance), (kind, stage)
 
 
+def test_processes_that_do_not_lead_never_hold_the_whole_model(runs):
+    """The weights are 102 MB in their file, 205 MB in float32; two processes share them."""
+    out = Path(runs["loading",]["out"])
+    leader, other = (json.loads((out / f"peak-{rank}.json").read_text()) for rank in (0, 1))
+    assert leader["sums"] == other["sums"]
+    assert 205e6 < leader["took"]
+    assert 102e6 < other["took"] < 190e6
+
+
 def test_broken_pictures_are_listed_over_all_processes_and_over_an_interruption(runs):
     expected = {stage: broken_in(runs[1, "broken", "float32"], stage) for stage in ("align", "instruct")}
     assert all(len(names) > 1 and "torn-" in names[0] for names in expected.values())
     for kind, job in runs.items():
-        if kind[1] == "broken":
+        if "broken" in kind:
             assert {stage: broken_in(job, stage) for stage in expected} == expected, kind

@@ -30,6 +30,7 @@ from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
 from vistune.model.mistakes import check_files
 from vistune.model.outline import outline
+from vistune.model.precision import stored_precision
 from vistune.model.stored import METADATA, read_metadata
 from vistune.model.swap import swap, undo_broken_swap
 from vistune.model.vision import VisionEncoder
@@ -71,26 +72,33 @@ class Checkpoint:
 
 
 def join_parts(
-    recipe: ModelRecipe, seed: int, template: str | None = None, quantise: str | None = None
+    recipe: ModelRecipe,
+    seed: int,
+    template: str | None = None,
+    quantise: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Checkpoint:
     """Pre-trained parts with a fresh connector; or the checkpoint that ``recipe.start_from`` names.
 
     Args:
         template: the first stage's, where it names one: it takes the place of the recipe's.
         quantise: ``nf4`` for an LLM in 4 bits (QLoRA).
+        dtype: of the weights in memory; None: what their files have.
 
     Raises:
         VistuneError: a part cannot be loaded or does not fit; or the recipe contradicts the checkpoint.
     """
     outlined = outline(recipe, template)
     if recipe.start_from is not None:
-        return dataclasses.replace(load_checkpoint(recipe.start_from, quantise), recipe=outlined.recipe)
+        return dataclasses.replace(
+            load_checkpoint(recipe.start_from, quantise, dtype), recipe=outlined.recipe
+        )
     assert recipe.vision and recipe.llm  # the recipe's own rule
     parts.hush()
     preprocess = outlined.preprocess
-    backbone = parts.load_vision(recipe.vision)
+    backbone = parts.load_vision(recipe.vision, dtype or stored_precision(recipe.vision))
     vision = VisionEncoder(backbone, recipe.vision_layer, recipe.vision_select, preprocess.size)
-    language_model = parts.load_llm(recipe.llm, quantise)
+    language_model = parts.load_llm(recipe.llm, quantise, dtype or stored_precision(recipe.llm))
     tokenizer, image_token = parts.load_tokenizer(recipe.llm, language_model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -100,19 +108,19 @@ def join_parts(
 
 
 def load_checkpoint(
-    name: str | Path, quantise: str | None = None, dtype: torch.dtype = torch.float32
+    name: str | Path, quantise: str | None = None, dtype: torch.dtype | None = torch.float32
 ) -> Checkpoint:
     """Load a checkpoint that vistune wrote, by folder, or ``starter``.
 
     Args:
         quantise: ``nf4`` for an LLM in 4 bits (QLoRA).
-        dtype: of the weights in memory.
+        dtype: of the weights in memory; None: what the files have.
 
     Raises:
         VistuneError: it is no such folder, not complete, or its parts do not fit each other.
     """
     folder, metadata = Path(parts.resolve(str(name))), read_metadata(name)
-    checkpoint = load_llava(folder, metadata["model"], quantise, dtype)
+    checkpoint = load_llava(folder, metadata["model"], quantise, dtype or stored_precision(folder))
     checkpoint.tokenizer.chat_template = metadata.get("llm_chat_template")
     return checkpoint
 

@@ -38,22 +38,22 @@ def resolve(name: str) -> Path | str:
     return Path(name) if Path(name).exists() else name
 
 
-def load_vision(name: str) -> Any:
-    """The vision encoder ``name``; of a whole CLIP or SigLIP model, its vision half.
+def load_vision(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The vision encoder ``name``, in ``dtype``; of a whole CLIP or SigLIP model, its vision half.
 
     Raises:
         VistuneError: it cannot be loaded, or weights are missing.
     """
-    return guarded(lambda: _load_vision(resolve(name)), f"The vision encoder {name!r}")
+    return guarded(lambda: _load_vision(resolve(name), dtype), f"The vision encoder {name!r}")
 
 
-def load_llm(name: str, quantise: str | None = None) -> Any:
-    """The LLM ``name`` with its head, in float32, or in 4 bits on the GPU (``nf4``).
+def load_llm(name: str, quantise: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+    """The LLM ``name`` with its head, in ``dtype``, or in 4 bits on the GPU (``nf4``).
 
     Raises:
         VistuneError: it cannot be loaded, weights are missing, or LLaVA's format cannot hold it.
     """
-    return guarded(lambda: _load_llm(resolve(name), quantise), f"The LLM {name!r}")
+    return guarded(lambda: _load_llm(resolve(name), quantise, dtype), f"The LLM {name!r}")
 
 
 def load_tokenizer(name: str, language_model: Any) -> tuple[Any, int]:
@@ -151,8 +151,8 @@ def read_config(name: str | Path) -> Any:
     return config
 
 
-def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
-    """A JSON file of a folder or hub repository, or None where there is none."""
+def find_file(name: str | Path, file: str) -> str | None:
+    """Return the path of a folder's or hub repository's ``file``, or None if it has none."""
     from transformers.utils import cached_file
 
     def find() -> Any:
@@ -162,7 +162,13 @@ def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
         place = resolve(str(name))
         return cached_file(str(place), file, **quiet, **hub.settings(place))
 
-    path = guarded(find, f"{file} of {str(name)!r}")
+    path: str | None = guarded(find, f"{file} of {str(name)!r}")
+    return path
+
+
+def read_json(name: str | Path, file: str) -> dict[str, Any] | None:
+    """A JSON file of a folder or hub repository, or None where there is none."""
+    path = find_file(name, file)
     if path is None:
         return None
     try:
@@ -187,21 +193,21 @@ def guarded(load: Callable[[], _Part], what: str) -> _Part:
         raise VistuneError(f"{what} cannot be loaded: {error}") from error
 
 
-def _load_vision(place: Path | str) -> Any:
+def _load_vision(place: Path | str, dtype: torch.dtype) -> Any:
     from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
 
     config = read_config(place)
     halves = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
     kind = halves.get(config.model_type, AutoModel)
-    return _complete(kind, place, dtype=torch.float32)
+    return _complete(kind, place, dtype=dtype)
 
 
-def _load_llm(place: Path | str, quantise: str | None) -> Any:
+def _load_llm(place: Path | str, quantise: str | None, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     check_decoder(read_config(place), str(place))
     extra = quantisation(("lm_head",)) if quantise else {}
-    language_model = _complete(AutoModelForCausalLM, place, dtype=torch.float32, **extra)
+    language_model = _complete(AutoModelForCausalLM, place, dtype=dtype, **extra)
     check_logits(language_model, str(place))
     return language_model
 
@@ -220,12 +226,17 @@ def _complete(kind: Any, place: Path | str, strict: bool = False, **settings: An
 
 
 def _grow(language_model: Any, vocabulary: int) -> None:
-    """Make room for new tokens; each begins as the mean of all that were there."""
+    """Make room for new tokens; each begins as the mean of all that were there.
+
+    Embeddings are in float32 then: in 16 bits the mean would be rounded.
+    """
     layers = [language_model.get_input_embeddings(), language_model.get_output_embeddings()]
-    means = [layer.weight.detach().float().mean(0) for layer in layers]
+    for layer in layers:
+        layer.weight.data = layer.weight.data.float()
+    means = [layer.weight.detach().mean(0) for layer in layers]
     before = layers[0].num_embeddings
     language_model.resize_token_embeddings(vocabulary, mean_resizing=False)
     layers = [language_model.get_input_embeddings(), language_model.get_output_embeddings()]
     with torch.no_grad():
         for layer, mean in zip(layers, means, strict=True):
-            layer.weight[before:] = mean.to(layer.weight.dtype)
+            layer.weight[before:] = mean

@@ -44,8 +44,8 @@ def explained_out_of_memory(run: RunRecipe) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; on the CPU it has no name of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
             raise
         remedies = [f"`run.row_tokens` below {run.row_tokens}"]
         if not run.checkpoint_activations:
@@ -55,6 +55,29 @@ def explained_out_of_memory(run: RunRecipe) -> Iterator[None]:
             f"A step ran out of memory. In this order, try: {', '.join(remedies)}. None of the first changes "
             "what is learned, and the same command goes on; `--dry-run` says what takes the memory."
         ) from error
+
+
+@contextmanager
+def explained_loading() -> Iterator[None]:
+    """Tell what to change where the weights have no room.
+
+    Raises:
+        VistuneError: in the place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise VistuneError(
+            "Loading the model ran out of memory. In this order, try: more devices, a smaller `optimizer`, "
+            "`lora`, `lora: {quantise: nf4}`. `--dry-run` says what takes the memory."
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch.OutOfMemoryError is one; on the CPU it has no name of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def exact_frozen(state: dict[str, Tensor], frozen: set[str], whole: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -130,12 +130,17 @@ def assemble(grouped: bool = False) -> Iterator[Team]:
             dist.destroy_process_group()
 
 
-def shard(model: Llava, team: Team, precision: torch.dtype) -> None:
+def shard(
+    model: Llava, team: Team, precision: torch.dtype, arrange: Callable[[nn.Module], None] = lambda unit: None
+) -> None:
     """Spread ``model`` over the processes (FSDP2), and let it compute in ``precision``.
 
     Trained weights, their gradients and the sums of gradients keep their own precision. The same holds for
     one process: its trained weights are spread over itself. What is frozen has ``precision`` already and is
     left alone there, and so are all weights if the trained ones have ``precision``, too.
+
+    Args:
+        arrange: puts a unit's weights, which are whole yet, where they are to be spread.
     """
     frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     ignored = frozen if team.size == 1 else None
@@ -144,6 +149,7 @@ def shard(model: Llava, team: Team, precision: torch.dtype) -> None:
     policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
     mesh = init_device_mesh(team.device.type, (team.size,))
     for unit in _units(model, ignored or set()):
+        arrange(unit)
         fully_shard(unit, mesh=mesh, mp_policy=policy, ignored_params=ignored)
         assert isinstance(unit, FSDPModule)
         # The loss is divided by all processes' tokens, so gradients are to be added up; and Gloo knows no

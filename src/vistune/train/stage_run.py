@@ -21,7 +21,7 @@ from vistune.progress import meter, say
 from vistune.recipe import Recipe
 from vistune.train.broken import BrokenPictures
 from vistune.train.check import CACHE, check_size
-from vistune.train.compute import exact_frozen, explained_out_of_memory, set_up
+from vistune.train.compute import exact_frozen, explained_loading, explained_out_of_memory, set_up
 from vistune.train.curves import draw_curves
 from vistune.train.feed import Features, Pictures, Pixels
 from vistune.train.journal import Journal
@@ -30,8 +30,10 @@ from vistune.train.metrics import read_metrics
 from vistune.train.optimizers import make_optimizer
 from vistune.train.order import Order, count_steps, digest, mixed_seed
 from vistune.train.parallel import Team, shard
+from vistune.train.placing import materialize, structure
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
+from vistune.train.start import start
 from vistune.train.validation import (
     VALIDATION,
     Validation,
@@ -76,14 +78,14 @@ class StageRun:
         Raises:
             VistuneError: data, parts or settings do not allow it; or no room is left.
         """
-        checkpoint = self._begin()
+        with explained_loading():
+            checkpoint = start(self._recipe, self._name, self._before, whole=self._team.leads)
         counts = checkpoint.model.set_trained(set(self._stage.trains))
         corpus = self._corpus(checkpoint)
         check_size(self._name, len(corpus.selection), self._team.size)
         steps = count_steps(self._stage, len(corpus.selection))
         self._announce(counts, corpus, steps)
-        checkpoint.model.to(self._team.device)
-        set_up(checkpoint.model, self._run, self._precision, PRECISION[self._stage.optimizer.weights])
+        self._move(checkpoint.model)
         if self._team.device.type == "cpu" and self._precision is torch.float32:
             checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
         order = self._order(corpus)
@@ -96,12 +98,23 @@ class StageRun:
             validation = self._validation(checkpoint, corpus, order, steps, saves.latest())
             if validation:
                 stack.enter_context(closing(validation))
-            shard(checkpoint.model, self._team, self._precision)
+            with explained_loading():
+                shard(
+                    checkpoint.model, self._team, self._precision, lambda part: materialize(part, self._team)
+                )
             loader = self._loader(checkpoint, corpus, order, pictures)
             self._learn(checkpoint, loader, pictures, broken, saves, steps, validation)
         self._finish(checkpoint, corpus, broken)
         saves.finish()
         self._team.wait()
+
+    def _move(self, model: Llava) -> None:
+        """Give weights their precision, and then move them: what is cast takes no room on a GPU. On several
+        processes the LLM follows, layer by layer, when it is spread."""
+        with explained_loading():
+            set_up(model, self._run, self._precision, PRECISION[self._stage.optimizer.weights])
+            self._team.agree("the model's weights", structure(model))
+            materialize(model if self._team.size == 1 else model.vision, self._team)
 
     def _begin(self, adapted: bool = True) -> Checkpoint:
         """The stage's beginning, in float32 on the CPU."""
