@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -75,15 +74,21 @@ def load(job: dict[str, Any]) -> None:
     join_parts(small.model, 0)  # so that importing is not measured
     out, name = Path(job["out"]), next(iter(large.stages))
     with assemble() as team:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _memory("VmRSS")
         model = start(large, name, None, whole=team.leads).model
         model.set_trained({"connector", "llm"})
         set_up(model, large.run, torch.float32)
         shard(model, team, torch.float32, lambda part: materialize(part, team))
-        took = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        sums = [float(p.full_tensor().sum()) for p in model.parameters()]  # type: ignore[attr-defined]
+        took = _memory("VmHWM") - before
+        sums = [float(p.detach().full_tensor().sum()) for p in model.parameters()]  # type: ignore[attr-defined]
         out.mkdir(exist_ok=True)
         (out / f"peak-{team.rank}.json").write_text(json.dumps({"took": took, "sums": sums}))
+
+
+def _memory(kind: str) -> int:
+    """Bytes, now (VmRSS) or at most so far (VmHWM). Not of ``resource``: it counts the parent's, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(kind))
 
 
 def run_job(job: dict[str, Any]) -> None:

@@ -172,8 +172,8 @@ def test_processes_that_do_not_lead_never_hold_the_whole_model(runs):
     out = Path(runs["loading",]["out"])
     leader, other = (json.loads((out / f"peak-{rank}.json").read_text()) for rank in (0, 1))
     assert leader["sums"] == other["sums"]
-    assert 205e6 < leader["took"]
-    assert 102e6 < other["took"] < 190e6
+    assert leader["took"] > 205e6
+    assert 102e6 < other["took"] < 200e6
 
 
 def test_broken_pictures_are_listed_over_all_processes_and_over_an_interruption(runs):

@@ -41,5 +41,5 @@ def _sketched(recipe: Recipe, stage: str, before: Path | None) -> Checkpoint:
     if before is None:
         found = outline(recipe.model, recipe.stages[stage].template)
     else:
-        found = outline(ModelRecipe(start_from=str(before)), recipe.template_of(stage))
+        found = outline(ModelRecipe.model_validate({"start_from": str(before)}), recipe.template_of(stage))
     return Checkpoint(found.sketch(), found.tokenizer, found.preprocess, found.recipe)
