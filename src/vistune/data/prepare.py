@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from vistune.errors import Problem, VistuneError, write_problems
 from vistune.progress import meter
 from vistune.template import Folded, Renderer
 
-_AT_ONCE = 1024  # conversations of one call of the tokenizer
+_AT_ONCE, _AHEAD = 512, 2  # conversations of one call of the tokenizer, and calls at the same time
 SETTINGS, PROBLEMS = "settings.json", "problems.jsonl"
 
 
@@ -51,19 +52,17 @@ class Encoder:
     def samples(self, records: Iterable[Record | Problem], label: str) -> Iterator[_Sample | Problem]:
         """Yield a sample for each record, or why there is none, in their order."""
         pending = iter(records)
-        # The tokenizer works without Python's lock: meanwhile the batch before it is finished and the one
-        # after it is read.
-        with ThreadPoolExecutor(1, "tokenize") as tokenizing:
-            ahead: _Batch | None = None
+        # The tokenizer works without Python's lock: meanwhile other batches are read, written and finished.
+        with ThreadPoolExecutor(_AHEAD, "tokenize") as tokenizing:
+            ahead: deque[_Batch] = deque()
             while batch := list(islice(pending, _AT_ONCE)):
                 read = [item if isinstance(item, Problem) else self._read(item) for item in batch]
                 conversations = [item for item in read if isinstance(item, Conversation)]
-                begun = _Batch(batch, read, tokenizing.submit(self.renderer.fold_all, conversations))
-                if ahead:
-                    yield from self._finished(ahead, label)
-                ahead = begun
-            if ahead:
-                yield from self._finished(ahead, label)
+                ahead.append(_Batch(batch, read, tokenizing.submit(self.renderer.fold_all, conversations)))
+                if len(ahead) > _AHEAD:
+                    yield from self._finished(ahead.popleft(), label)
+            while ahead:
+                yield from self._finished(ahead.popleft(), label)
 
     def _finished(self, batch: _Batch, label: str) -> Iterator[_Sample | Problem]:
         folded = iter(batch.folded.result())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
 
 from vistune.conversation import Content, Picture, Speaker, Turn
 
@@ -112,13 +114,18 @@ class Role(Enum):
     PICTURE = "picture"
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A piece of a conversation. ``own``: the template's words, not a user's or a data set's."""
 
     role: Role
     text: str = ""
     own: bool = False
+
+
+@lru_cache(maxsize=256)
+def _own(role: Role, text: str) -> Segment:
+    """A segment of the template's words: they are the same in every conversation."""
+    return Segment(role, text, own=True)
 
 
 def segments(turns: Sequence[Turn], template: Template, begin: str, prompt: bool) -> Iterator[Segment]:
@@ -128,37 +135,37 @@ def segments(turns: Sequence[Turn], template: Template, begin: str, prompt: bool
         begin: the tokenizer's BOS as text, or nothing.
         prompt: the turns end with a question, and what precedes its answer follows.
     """
-    pieces = [Segment(Role.PROMPT, begin, own=True), Segment(Role.PROMPT, template.system, own=True)]
+    pieces = [_own(Role.PROMPT, begin), _own(Role.PROMPT, template.system)]
     for number, turn in enumerate(turns):
         if turn.speaker == "human":
             pieces += _question(turn, template, begin, first=number == 0)
         else:
             pieces += _answer(turn, template)
     if prompt:
-        pieces.append(Segment(Role.PROMPT, template.gpt, own=True))
+        pieces.append(_own(Role.PROMPT, template.gpt))
     return (piece for piece in pieces if piece.text or piece.role in (Role.STOP, Role.PICTURE))
 
 
 def _question(turn: Turn, template: Template, begin: str, first: bool) -> Iterator[Segment]:
     if template.restart and not first:
-        yield Segment(Role.PROMPT, begin, own=True)
+        yield _own(Role.PROMPT, begin)
     human = template.first if first and template.first is not None else template.human
-    yield Segment(Role.PROMPT, human, own=True)
+    yield _own(Role.PROMPT, human)
     for part in _trimmed(turn.content) if "human" in template.trims else turn.content:
         if isinstance(part, Picture):
             yield Segment(Role.PICTURE)
         elif template.questions:
             yield Segment(Role.PROMPT, part)
-    yield Segment(Role.PROMPT, template.after_question, own=True)
+    yield _own(Role.PROMPT, template.after_question)
 
 
 def _answer(turn: Turn, template: Template) -> Iterator[Segment]:
-    yield Segment(Role.PROMPT, template.gpt, own=True)
-    yield Segment(Role.ANSWER, template.lead, own=True)
+    yield _own(Role.PROMPT, template.gpt)
+    yield _own(Role.ANSWER, template.lead)
     yield Segment(Role.ANSWER, turn.text.strip() if "gpt" in template.trims else turn.text)
-    yield Segment(Role.ANSWER, template.trail, own=True)
-    yield Segment(Role.STOP, template.stop or "", own=True)
-    yield Segment(Role.PROMPT, template.after_stop, own=True)
+    yield _own(Role.ANSWER, template.trail)
+    yield _own(Role.STOP, template.stop or "")
+    yield _own(Role.PROMPT, template.after_stop)
 
 
 def _trimmed(content: Content) -> Content:

@@ -101,20 +101,33 @@ class Renderer:
         return self._runs(segments(turns, self.template, self._begin, prompt))
 
     def _runs(self, pieces: Iterable[Segment]) -> list[_Run]:
-        """Neighbouring texts of one role, joined, with the space that the tokenizer writes before them."""
+        """Join neighbouring texts of one role; the tokenizer's space before them is written out."""
         runs: list[_Run] = []
+        texts: list[str] = []  # of one role, not yet joined
+        role = Role.PROMPT
+        previous: str | int | None = None
         for segment in pieces:
             for atom in self._atoms(segment):
-                last = runs[-1] if runs else None
-                previous = last.content if last else None
                 if isinstance(atom, int):
+                    if texts:
+                        runs.append(_Run(role, "".join(texts)))
+                        texts = []
                     runs.append(_Run(segment.role, atom))
-                elif not (text := self._words.after(previous, atom) if segment.own else atom):
+                    previous = atom
                     continue
-                elif last and isinstance(previous, str) and last.role is segment.role:
-                    runs[-1] = _Run(segment.role, previous + text)
+                # Only a special token swallows white space: after text, the template's words stay.
+                text = self._words.after(previous, atom) if segment.own and not texts else atom
+                if not text:
+                    continue
+                if texts and segment.role is role:
+                    texts.append(text)
                 else:
-                    runs.append(_Run(segment.role, self._words.space(previous) + text))
+                    if texts:
+                        runs.append(_Run(role, "".join(texts)))
+                    texts, role = [self._words.space(previous) + text], segment.role
+                previous = text
+        if texts:
+            runs.append(_Run(role, "".join(texts)))
         return runs
 
     def _atoms(self, segment: Segment) -> list[str | int]:
