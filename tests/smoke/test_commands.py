@@ -175,6 +175,9 @@ def test_a_dry_run_tells_what_is_learned_and_leaves_prepared_data_alone(run, tmp
         code=2,
     )
     assert "--devices is for --dry-run" in refused.stderr
+    asked = ("train", "starter", "--data", data, "--images", images, "--out", tmp_path / "x", "--gpu", "h1")
+    assert "--gpu and --gpu-memory are for --dry-run" in vistune(*asked, code=2).stderr
+    assert "--gpu h1: not known; choose one of" in vistune(*asked, "--dry-run", code=2).stderr
 
 
 def test_export_and_import_lead_back_to_the_same_answers(run, tmp_path):
@@ -214,7 +217,7 @@ def test_a_chat_of_several_turns_through_a_pipe(run):
 def test_version_and_help():
     assert vistune("--version").stdout == f"vistune {__version__}\n"
     verbs = [line.split()[0] for line in vistune("--help").stdout.split("Commands:")[1].splitlines() if line]
-    data = ["world", "generate", "curate", "check", "audit"]
+    data = ["world", "generate", "curate", "split", "check", "audit"]
     scores = ["evaluate", "score", "judge", "compare", "ensemble"]
     models = ["train", "import", "export"]
     assert verbs == [*data, *models, *scores, "chat", "serve", "quickstart", "convert", "starter"]

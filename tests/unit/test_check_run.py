@@ -90,6 +90,7 @@ SHORT = {"max_length": 512}
         (SHORT, [{}, {"template": "v9"}], "v9"),
         (SHORT, [{"data": {"date.json": 1}}], "date.json: no such file.*Did you mean data.json"),
         (SHORT, [{"data": {"data.json": {"images": "none"}}}], "none: no such folder of"),
+        (SHORT, [{"validation": {"data": "val.json"}}], "val.json: no such file that can be read"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_refuses(parts, data, images, tmp_path, model, stages, message):
@@ -136,6 +137,25 @@ def test_a_run_takes_what_a_dry_run_prepared(parts, data, images, tmp_path, monk
     monkeypatch.setattr("vistune.data.corpus.prepare", lambda *_: pytest.fail("prepared again"))
     train(recipe, data, images, tmp_path / "run")
     plan_run(recipe, data, images, tmp_path / "run", 1)  # of a run that is there already
+
+
+def test_hours_and_memory_are_told_for_a_gpu_that_is_not_here(parts, data, images, tmp_path, capsys):
+    recipe = recipe_of({**parts, "template": "short", "max_length": 512})
+    recipe = recipe.model_copy(update={"precision": "bfloat16"})
+    plan_run(recipe, data, images, tmp_path / "run", 2, "rtx4090", None)
+    told = capsys.readouterr().out
+    assert (
+        "fits into a device of 24 GiB" in told
+        and "less than a minute on 2 x RTX 4090, at 40% of 165 TFLOP/s" in told
+    )
+    assert "disk: at most" in told and "are free" in told
+    plan_run(recipe, data, images, tmp_path / "run", 1, "h100", 12)
+    assert "fits into a device of 12 GiB" in capsys.readouterr().out
+
+
+def test_an_unknown_gpu_is_refused_before_anything_is_read(parts, tmp_path):
+    with pytest.raises(VistuneError, match="--gpu voodoo: not known; choose one of: h200"):
+        plan_run(recipe_of(parts), tmp_path / "no", tmp_path / "no", tmp_path / "run", 1, "voodoo")
 
 
 def test_what_start_from_stores_holds_in_every_stage(checkpoint, data, images, tmp_path, capsys):

@@ -240,6 +240,13 @@ def test_a_share_of_a_file_is_the_same_in_every_epoch(folder: Path, renderer: Re
     assert sorted(selection.epoch(0)) == sorted(selection.epoch(4)) == selection.records[0].tolist()
 
 
+def test_pictures_are_counted_once_a_step(folder: Path, renderer: Renderer):
+    write_records(folder / "data.json", DIALOGUES)
+    corpus = load(folder, renderer, ["data.json"])
+    assert corpus.count_pictures([np.array([0, 2, 3, 6]), np.array([7, 8, 0])]) == 2 + 3
+    assert corpus.count_pictures([np.array([3])]) == corpus.count_pictures([]) == 0
+
+
 # The cache
 
 

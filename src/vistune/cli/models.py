@@ -25,6 +25,12 @@ def train(
     devices: Annotated[
         int | None, typer.Option(min=1, help="With --dry-run: GPUs to estimate for; default: what is here.")
     ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="With --dry-run: tell the hours on this GPU: h100, a100, rtx4090 ...")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=1, help="With --dry-run: GiB of each GPU, if not what --gpu has.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, e.g. stages.instruct.epochs=2.")
     ] = None,
@@ -35,10 +41,12 @@ def train(
     described = load_recipe(recipe, overrides)
     if devices is not None and not dry_run:
         raise VistuneError("--devices is for --dry-run; a run takes as many as torchrun starts.")
+    if (gpu is not None or gpu_memory is not None) and not dry_run:
+        raise VistuneError("--gpu and --gpu-memory are for --dry-run; a run takes the GPUs that there are.")
     if dry_run:
         from vistune.train.plan.command import plan_run
 
-        plan_run(described, data, images, out, devices)
+        plan_run(described, data, images, out, devices, gpu, gpu_memory)
         return
     from vistune.train.loop import train as run
 

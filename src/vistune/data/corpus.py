@@ -77,6 +77,13 @@ class Corpus:
         """Names of the pictures that ``records`` show, or all records, each once."""
         return self._samples.names_in(self._rows if records is None else self._rows[records])
 
+    def count_pictures(self, steps: Sequence[np.ndarray]) -> int:
+        """Count the pictures of ``steps``, given by their records, each once a step."""
+        if not steps:
+            return 0
+        parts = np.repeat(np.arange(len(steps)), [len(records) for records in steps])
+        return self._samples.count_in(self._rows[np.concatenate(steps)], parts)
+
     @cached_property
     def selection(self) -> Mix:
         """Which records each epoch shows."""

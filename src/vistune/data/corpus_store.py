@@ -226,6 +226,13 @@ class Samples:
         shown[self.shown[np.repeat(chosen, np.diff(self.shown_end))]] = True
         return list(compress(self.names(), shown))
 
+    def count_in(self, rows: np.ndarray, parts: np.ndarray) -> int:
+        """Count the different pictures of each part, summed; ``parts`` [N] says which one a row is of."""
+        counts = np.diff(self.shown_end)[rows]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        numbers = self.shown[np.repeat(self.shown_end[rows], counts) + within]
+        return len(np.unique(np.repeat(parts, counts).astype(np.int64) * len(self._names) + numbers))
+
     def _cell(self, column: str, row: int) -> pyarrow.Scalar:
         return self._columns[column][row // _ROWS][row % _ROWS]
 

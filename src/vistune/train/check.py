@@ -24,11 +24,16 @@ def check_data(stages: Iterable[StageRecipe], data: Path, images: Path) -> None:
     """
     if not data.is_dir():
         raise VistuneError(f"{data}: no such folder. --data names the folder of the recipe's data files.")
-    sources = {name: source for stage in stages for name, source in stage.data.items()}
-    for name in sources:
+    stages = list(stages)
+    places = {source.images for stage in stages for source in stage.data.values()}
+    names = [name for stage in stages for name in stage.data]
+    for held_out in [stage.validation for stage in stages if stage.validation]:
+        names += [*held_out.data, *([held_out.questions] if held_out.questions else [])]
+        places.add(held_out.images)
+    for name in names:
         if not os.access(data / name, os.R_OK) or not (data / name).is_file():
             raise VistuneError(f"{data / name}: no such file that can be read.{_nearest(data, name)}")
-    for place in {source.images for source in sources.values()}:
+    for place in places:
         check_place(data / place if place else images)
 
 

@@ -52,6 +52,7 @@ class ModelFlops:
         token: one token through the decoder's linear layers.
         prediction: one supervised token through the LM head.
         pair: one query and one key it attends to, over all layers.
+        token_forward: of ``token``, the forward pass.
     """
 
     patches: int
@@ -60,6 +61,7 @@ class ModelFlops:
     token: float
     prediction: float
     pair: float
+    token_forward: float = 0.0
 
     def of_batches(self, batches: Sequence[Batch], pairs: int) -> float:
         """Operations of a step's rows; ``pairs`` of query and key, as ``attended_pairs`` counts them."""
@@ -81,13 +83,15 @@ def model_flops(model: Llava) -> ModelFlops:
     head = language_model.get_output_embeddings()
     config = language_model.config.get_text_config()
     width = config.num_attention_heads * _head_width(config)
+    linears = _linears(language_model.get_decoder())
     return ModelFlops(
         patches=model.vision.patches,
         picture=_picture(model.vision),
         patch=_connector(model.connector, connector_trained),
-        token=sum(_through(layer) for layer in _linears(language_model.get_decoder())),
+        token=sum(_through(layer) for layer in linears),
         prediction=_through(head),
         pair=12.0 * width * config.num_hidden_layers,
+        token_forward=2.0 * sum(_weights(layer) for layer in linears),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import disk_usage
 
 import torch
 
@@ -11,22 +12,34 @@ from vistune.progress import show
 from vistune.recipe import Recipe
 from vistune.train.check import CACHE, check_data, check_model, check_size, settle
 from vistune.train.loop import check_out
+from vistune.train.plan.cost import Gpu, find_gpu
 from vistune.train.plan.dry_run import plan_stage
+from vistune.train.plan.estimate import GIB
 from vistune.train.stage_run import PRECISION
 
 
-def plan_run(recipe: Recipe, data: Path, images: Path, out: Path, devices: int | None) -> None:
+def plan_run(
+    recipe: Recipe,
+    data: Path,
+    images: Path,
+    out: Path,
+    devices: int | None,
+    gpu: str | None = None,
+    gpu_memory: float | None = None,
+) -> None:
     """Print what each stage would do. Nothing is trained; prepared data is kept in ``out`` for the run.
 
     Args:
-        devices: how many to estimate for; None: as many as there are.
+        devices: how many to estimate for; None: as many as there are, or one ``gpu``.
+        gpu: their kind, to tell the time for (:func:`vistune.train.plan.cost.find_gpu`); None: not told.
+        gpu_memory: GiB of each; None: the kind's, or that of the devices that there are.
 
     Raises:
         VistuneError: what a run would refuse.
     """
-    here = torch.cuda.device_count()
-    room = torch.cuda.get_device_properties(0).total_memory if here else None
-    count = devices or max(1, here)
+    kind = find_gpu(gpu) if gpu else None
+    here = 0 if kind else torch.cuda.device_count()
+    count, room = devices or max(1, here), _memory(kind, gpu_memory, here)
     check_data(recipe.stages.values(), data, images)
     check_out(recipe, data, images, out)
     recipe = settle(recipe)
@@ -54,6 +67,15 @@ def plan_run(recipe: Recipe, data: Path, images: Path, out: Path, devices: int |
             PRECISION[recipe.precision],
             count,
             room,
+            kind,
+            disk_usage(out / CACHE).free,
         )
         for line in plan.lines():
             show(line)
+
+
+def _memory(gpu: Gpu | None, gpu_memory: float | None, here: int) -> int | None:
+    """Bytes of a device, if they are known."""
+    if gpu_memory or gpu:
+        return int((gpu_memory or (gpu.memory if gpu else 0)) * GIB)
+    return torch.cuda.get_device_properties(0).total_memory if here else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from vistune.data.pack import Rows, Tree, make_rows, plant
 from vistune.model.computing import PACKED, Computing
 from vistune.model.llava import Llava
 from vistune.recipe import Recipe, StageRecipe
+from vistune.train.flops import attended_pairs
 from vistune.train.order import Order, count_steps
+from vistune.train.plan.cost import Disk, Gpu, Work, disk_of, operations, time_lines
 from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
 from vistune.train.plan.preview import preview
 from vistune.train.plan.sketch import set_stage
@@ -33,11 +35,13 @@ class Padding:
         samples: of the samples themselves.
         padded: computed where each batch is padded to its longest sample.
         packed: computed by this run: where the LLM allows it, samples are packed into trees.
+        pairs: of query and key, attended to in these.
     """
 
     samples: int
     padded: int
     packed: int
+    pairs: int = field(default=0, compare=False)
 
     @property
     def avoided(self) -> float:
@@ -83,6 +87,8 @@ class StagePlan:
         memory: an estimate, and what would help where it does not fit.
         device_memory: bytes of a device, where that is known.
         preview: see :func:`vistune.train.plan.preview.preview`.
+        disk, free: bytes that are written, and that are free where they go, if that is known.
+        operations, gpu: what the stage computes, and the kind of GPU to tell the time for.
         computing: how the LLM may be computed.
     """
 
@@ -99,6 +105,11 @@ class StagePlan:
     device_memory: int | None
     remedies: Sequence[str]
     preview: Sequence[str | Text]
+    disk: Disk
+    free: int | None = None
+    operations: float = 0.0
+    gpu: Gpu | None = None
+    precision: torch.dtype = torch.bfloat16
     computing: Computing = PACKED
 
     def lines(self) -> Iterator[str | Text]:
@@ -108,6 +119,10 @@ class StagePlan:
         yield from (f"  {line}" for line in self.memory.lines())
         if self.device_memory is not None:
             yield from (f"  {line}" for line in self._verdict(self.device_memory))
+        if self.gpu is not None:
+            devices = self.memory.devices
+            yield from (f"  {x}" for x in time_lines(self.operations, self.gpu, devices, self.precision))
+        yield f"  {self.disk.line(self.free)}"
         yield from self.preview
 
     def _counted(self) -> Iterator[str]:
@@ -148,12 +163,16 @@ def plan_stage(
     precision: torch.dtype,
     devices: int = 1,
     device_memory: int | None = None,
+    gpu: Gpu | None = None,
+    free: int | None = None,
 ) -> StagePlan:
     """Count what stage ``name`` would do with ``corpus``.
 
     Args:
         model: a :func:`vistune.train.plan.sketch.sketch`; it is left as it is.
         device_memory: bytes of one device; None: nothing is said about whether the stage fits.
+        gpu: the kind of device to tell the time for.
+        free: bytes that are free where the run goes.
     """
     stage, run = recipe.stages[name], recipe.run
     steps, chosen = count_steps(stage, len(corpus.selection)), corpus.selection.epoch(0)
@@ -170,10 +189,18 @@ def plan_stage(
     if device_memory is not None and not memory.fits(device_memory):
         helpful = list(remedies(model, stage, run, precision, devices, device_memory))
     shown = [(tree, corpus[tree.samples[0]]) for tree in choose_trees(epoch, *arrays, _SHOWN)]
+    times = order.times_shown(steps)
+    different = len(corpus.pictures(np.flatnonzero(times)))
+    staged = copy.deepcopy(model)
+    parameters = set_stage(staged, stage)
+    epochs = steps / order.steps_per_epoch
+    pictures = epochs * corpus.count_pictures(epoch)
+    encoded = different if run.features == "cache" else pictures
+    work = Work(epochs * padding.packed, epochs * padding.pairs, epochs * supervised, pictures, encoded)
     return StagePlan(
         name,
-        set_stage(copy.deepcopy(model), stage),
-        list(file_shares(stage, corpus, order.times_shown(steps))),
+        parameters,
+        list(file_shares(stage, corpus, times)),
         len(chosen),
         supervised,
         len(corpus.pictures(chosen)),
@@ -184,6 +211,11 @@ def plan_stage(
         device_memory,
         helpful,
         list(preview(shown, tokenizer, image_token)),
+        disk_of(staged, stage, run, precision, steps, different),
+        free,
+        operations(staged, work, run.checkpoint_activations),
+        gpu,
+        precision,
         model.computing,
     )
 
@@ -220,16 +252,17 @@ def padding_avoided(
         seed: of the padded batches' random order.
         rows: how the LLM may be computed; unless it is ``packed``, ``groups`` are all different.
     """
-    packed = sum(
-        sum(tree.tokens for tree in row) if rows == "packed" else len(row) * max(tree.tokens for tree in row)
-        for records in steps
-        for row in make_rows(rows, plant(records.tolist(), lengths, prefixes, groups), row_tokens)
-    )
+    packed, pairs = 0, 0
+    for records in steps:
+        for row in make_rows(rows, plant(records.tolist(), lengths, prefixes, groups), row_tokens):
+            longest = max(tree.tokens for tree in row)
+            packed += sum(tree.tokens for tree in row) if rows == "packed" else len(row) * longest
+            pairs += attended_pairs(row)
     epoch = lengths[np.concatenate(list(steps))].astype(np.int64) if len(steps) else np.zeros(0, np.int64)
     mixed = np.random.default_rng(seed).permutation(epoch)
     batches = np.split(mixed, range(batch_size, len(mixed), batch_size)) if len(mixed) else []
     padded = sum(int(batch.max()) * len(batch) for batch in batches)
-    return Padding(int(epoch.sum()), padded, packed)
+    return Padding(int(epoch.sum()), padded, packed, pairs)
 
 
 def choose_trees(

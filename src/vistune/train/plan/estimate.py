@@ -24,8 +24,8 @@ from vistune.train.plan.activations import measure_activations
 from vistune.train.plan.sketch import count_parameters, set_stage
 
 GIB = 2**30
-_WEIGHT = {"float32": 4, "bfloat16": 2}  # bytes of a trained parameter, and of its gradient
-_MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}  # of AdamW's two; 8 bits have a scale for each 256
+WEIGHT = {"float32": 4, "bfloat16": 2}  # bytes of a trained parameter, and of its gradient
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}  # of AdamW's two; 8 bits have a scale for each 256
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes of a weight, its doubly quantised constants included
 _SMALLEST = OptimizerRecipe(kind="adamw_8bit", weights="bfloat16", offload=False)
 _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
@@ -54,9 +54,9 @@ class MemoryEstimate:
 
     def lines(self) -> Iterator[str]:
         where = "the device" if self.devices == 1 else f"each of {self.devices} devices"
-        yield f"memory on {where}: about {_size(self.total)}"
+        yield f"memory on {where}: about {told_size(self.total)}"
         for name, size in self.items:
-            yield f"  {_size(size):>9}  {name}"
+            yield f"  {told_size(size):>9}  {name}"
 
 
 def estimate_stage(
@@ -92,10 +92,10 @@ def estimate_stage(
 
 def _optimized(optimizer: OptimizerRecipe, trained: float) -> Iterator[tuple[str, float]]:
     """What is held for ``trained`` parameters."""
-    weight = _WEIGHT[optimizer.weights]
+    weight = WEIGHT[optimizer.weights]
     yield f"weights that are trained, in {optimizer.weights}", weight * trained
     yield "their gradients", weight * trained
-    yield "AdamW's two moments", 0.0 if optimizer.offload else _MOMENTS[optimizer.kind] * trained
+    yield "AdamW's two moments", 0.0 if optimizer.offload else MOMENTS[optimizer.kind] * trained
 
 
 def remedies(
@@ -106,7 +106,7 @@ def remedies(
     for setting, changed_stage, changed_run, count in _changes(stage, run, devices, precision):
         found = estimate_stage(model, changed_stage, changed_run, precision, count)
         if found.fits(memory):
-            yield f"{setting} would do: about {_size(found.total)}"
+            yield f"{setting} would do: about {told_size(found.total)}"
             if count > devices:
                 return
 
@@ -195,5 +195,5 @@ def _vision(vision: VisionEncoder, tokens: int, precision: torch.dtype) -> float
     return pictures * (vision.patches + vision.dropped) * widths * float(precision.itemsize)
 
 
-def _size(size: float) -> str:
+def told_size(size: float) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
