@@ -4,6 +4,8 @@
 
     recipe, data, images, out    of ``train``
     port                         where the job's processes meet
+    memory                       bytes that a process may use; out/reduced-RANK.json then says how often
+                                 gradients were communicated
     chunk                        elements of logits that are computed at a time
     stop                         a step, from 1 over all stages, where the run is interrupted
     kill                         [rank, step]: there this process kills itself, and no later job is run
@@ -93,10 +95,13 @@ def _memory(kind: str) -> int:
 
 def run_job(job: dict[str, Any]) -> None:
     """Run one job in this process."""
+    import torch.distributed as dist
+
     from vistune.model import llava
     from vistune.recipe import parse_recipe
     from vistune.train import stage_run
     from vistune.train.loop import train
+    from vistune.train.parallel import Team
 
     take_step, steps = stage_run.optimizer_step, []
 
@@ -108,12 +113,23 @@ def run_job(job: dict[str, Any]) -> None:
             raise KeyboardInterrupt
         return take_step(*arguments)
 
+    reduced, reduce = [], dist.reduce_scatter_single
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        reduced.append(None)
+        return reduce(*arguments, **options)
+
     with (
+        mock.patch.object(dist, "reduce_scatter_single", counted),
+        mock.patch.object(Team, "memory", job.get("memory", Team.memory)),
         mock.patch.object(stage_run, "optimizer_step", disturbed),
         mock.patch.object(llava, "LOGITS_AT_ONCE", job.get("chunk", llava.LOGITS_AT_ONCE)),
         contextlib.suppress(*([KeyboardInterrupt] if "stop" in job else [])),
     ):
         train(parse_recipe(job["recipe"], "job"), *(Path(job[key]) for key in ("data", "images", "out")))
+    if "memory" in job:
+        file = Path(job["out"]) / f"reduced-{os.environ.get('RANK', 0)}.json"
+        file.write_text(json.dumps(len(reduced)))
 
 
 def _free_port() -> int:

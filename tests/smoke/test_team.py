@@ -24,6 +24,8 @@ STEPS = 4
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 RUNS = {
     "plain": {},
+    "roomy": {"memory": 2**40},
+    "narrow": {"memory": 1},
     "lora": {"lora": LORA},
     "tied": {"family": "qwen3"},
     "checkpointed": {"run": {"checkpoint_activations": True}},
@@ -94,16 +96,16 @@ def job_of(files: Path, out: Path, name: str, precision: str) -> dict:
             "max_length": 512,
         },
         "stages": {"align": {**stage, "trains": ["connector"]}, "instruct": instruct},
-        "run": {"row_tokens": 150, "save_steps": 2, "bad_pictures": 0.6, **options.get("run", {})},
+        "run": {"row_tokens": 60, "save_steps": 2, "bad_pictures": 0.6, **options.get("run", {})},
         "precision": precision,
     }
-    chunk = {"chunk": options["chunk"]} if "chunk" in options else {}
+    given = {key: options[key] for key in ("chunk", "memory") if key in options}
     return {
         "recipe": recipe,
         "data": str(files),
         "images": str(files / "images"),
         "out": str(out / f"{name}-{precision}"),
-        **chunk,
+        **given,
     }
 
 
@@ -174,6 +176,15 @@ def test_processes_that_do_not_lead_never_hold_the_whole_model(runs):
     assert leader["sums"] == other["sums"]
     assert leader["took"] > 205e6
     assert 102e6 < other["took"] < 200e6
+
+
+def test_gradients_are_communicated_once_a_step_if_there_is_room(runs):
+    """Two layers and what is no layer: three times a step in stage 2, once in stage 1."""
+    roomy, narrow = (
+        json.loads((Path(runs[2, kind, "float32"]["out"]) / "reduced-1.json").read_text())
+        for kind in ("roomy", "narrow")
+    )
+    assert roomy == STEPS + 3 * STEPS < narrow
 
 
 def test_broken_pictures_are_listed_over_all_processes_and_over_an_interruption(runs):

@@ -44,6 +44,14 @@ class Team:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def memory(self) -> int:
+        """Bytes that this process may use: a GPU's, or its share of the machine's."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // here
+
     def wait(self) -> None:
         """Wait until all processes are here, however long the others work."""
         if self.distributed:

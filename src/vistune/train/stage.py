@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from vistune.data.batch import Batch
 from vistune.errors import VistuneError
@@ -46,6 +47,7 @@ def optimizer_step(
     max_norm: float,
     team: Team,
     broken: int = 0,
+    once: bool = False,
 ) -> StepResult:
     """Learn from ``batches``: the loss is a mean over the supervised tokens of the whole step, of all
     processes together.
@@ -53,6 +55,7 @@ def optimizer_step(
     Args:
         factor: of the peak learning rates.
         broken: pictures that this process found unreadable; they are counted over all.
+        once: communicate gradients with the last batch alone; until then each process holds its own, whole.
 
     Raises:
         VistuneError: nothing to learn from, or a loss or gradient that is not finite; nothing was changed
@@ -62,7 +65,9 @@ def optimizer_step(
     counts = team.sums(_counts(batches, broken, team.device))
     optimizer.zero_grad(set_to_none=True)
     sum_of_losses = torch.zeros((), dtype=torch.float64, device=team.device)
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(not once or number == len(batches))
         loss = model(batch) / counts[0].float()
         loss.backward()
         sum_of_losses += loss.detach()

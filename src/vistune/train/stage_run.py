@@ -31,6 +31,8 @@ from vistune.train.optimizers import make_optimizer
 from vistune.train.order import Order, count_steps, digest, mixed_seed
 from vistune.train.parallel import Team, shard
 from vistune.train.placing import materialize, structure
+from vistune.train.plan.estimate import estimate_stage
+from vistune.train.plan.sketch import sketch
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
 from vistune.train.start import start
@@ -71,6 +73,7 @@ class StageRun:
         self._stage, self._run = recipe.stages[name], recipe.run
         self._folder = place.out / name
         self._precision = PRECISION[recipe.precision]
+        self._once = False
 
     def run(self) -> None:
         """Train the stage, from its last save where there is one, and write its checkpoint.
@@ -88,6 +91,7 @@ class StageRun:
         self._move(checkpoint.model)
         if self._team.device.type == "cpu" and self._precision is torch.float32:
             checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
+        self._once = self._communicates_once()
         order = self._order(corpus)
         self._team.agree("the order of the samples", digest(corpus, order))
         shown = corpus.pictures(np.flatnonzero(order.times_shown(steps)))
@@ -107,6 +111,17 @@ class StageRun:
         self._finish(checkpoint, corpus, broken)
         saves.finish()
         self._team.wait()
+
+    def _communicates_once(self) -> bool:
+        """Whether each process has room for all gradients, so that a step communicates them only once."""
+        if self._team.size == 1:
+            return False
+        fits = False
+        if self._team.leads:
+            model, size = sketch(self._recipe.model), self._team.size
+            found = estimate_stage(model, self._stage, self._run, self._precision, size, whole_gradients=True)
+            fits = found.fits(self._team.memory)
+        return self._team.gather(fits)[0]
 
     def _move(self, model: Llava) -> None:
         """Give weights their precision, and then move them: what is cast takes no room on a GPU. On several
@@ -271,6 +286,7 @@ class StageRun:
                 self._stage.max_gradient_norm,
                 self._team,
                 len(prepared.broken),
+                self._once,
             )
 
     def _finish(self, checkpoint: Checkpoint, corpus: Corpus, broken: BrokenPictures) -> None:

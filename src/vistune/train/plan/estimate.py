@@ -28,6 +28,7 @@ WEIGHT = {"float32": 4, "bfloat16": 2}  # bytes of a trained parameter, and of i
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}  # of AdamW's two; 8 bits have a scale for each 256
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes of a weight, its doubly quantised constants included
 _SMALLEST = OptimizerRecipe(kind="adamw_8bit", weights="bfloat16", offload=False)
+_SUMMED = 4  # bytes of a gradient in float32
 _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
 _WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
 _USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
@@ -66,12 +67,14 @@ def estimate_stage(
     precision: torch.dtype,
     devices: int = 1,
     supervised: float = _SUPERVISED,
+    whole_gradients: bool = False,
 ) -> MemoryEstimate:
     """What ``stage`` takes on each of ``devices``.
 
     Args:
         model: a :func:`sketch`; it is left as it is.
         supervised: share of a row's tokens that is trained on.
+        whole_gradients: each device adds up all gradients of a step before they are communicated.
     """
     model = copy.deepcopy(model)
     quantised = _linear_weights(model.language_model) if stage.lora and stage.lora.quantise else 0
@@ -83,6 +86,7 @@ def estimate_stage(
         ("weights that are frozen", weights),
         *_optimized(stage.optimizer, trained),
         (_GATHERED if devices > 1 else _ONCE_MORE, _gathered(model, precision, devices, stage.optimizer)),
+        ("gradients of all devices' weights", _SUMMED * trained * devices if whole_gradients else 0.0),
     ]
     moments = _moments(model, run, precision, supervised)
     moment = max(moments, key=lambda items: sum(size for _, size in items))
