@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -51,3 +53,14 @@ def refuse_used(folder: Path, besides: Collection[str] = ()) -> None:
     """Raise VistuneError where ``folder`` holds anything but ``besides``."""
     if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(besides)):
         raise VistuneError(f"{folder}: is not an empty folder. {_REMEDY}")
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise OSError, as a full disk would, if fewer than ``size`` bytes are free where ``folder`` is."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{_told(size)} are needed, {_told(free)} are free")
+
+
+def _told(size: int) -> str:
+    return f"{size:,} bytes" if size < 10**6 else f"{size / 10**9:,.3f} GB"

@@ -10,7 +10,7 @@ from vistune.model import adapters
 from vistune.model.adapters import (
     add_adapters,
     has_adapters,
-    merge_adapters,
+    merged_state,
     nf4,
     quantisation,
 )
@@ -111,16 +111,16 @@ def test_the_seed_decides_the_adapters_and_nothing_else_is_drawn():
 
 def test_the_merged_state_has_the_names_it_had_without_adapters(adapted):
     plain = tiny_checkpoint(adapted.tokenizer).model.language_model
-    merged = merge_adapters(adapted.model.language_model)
+    merged = dict(merged_state(adapted.model.language_model))
     assert merged.keys() == plain.state_dict().keys()
-    assert merge_adapters(plain).keys() == plain.state_dict().keys()
+    assert dict(merged_state(plain)).keys() == plain.state_dict().keys()
 
 
 def test_adapters_with_biases_below_them_merge_too():
     llm = tiny_llm(50, "qwen2")
     biases = {name: x.clone() for name, x in llm.state_dict().items() if name.endswith("bias")}
     add_adapters(llm, LORA, seed=0)
-    merged = merge_adapters(llm)
+    merged = dict(merged_state(llm))
     assert biases
     assert all(torch.equal(merged[name], bias) for name, bias in biases.items())
 

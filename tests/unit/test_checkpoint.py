@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import forget_image_token, save_tiny_parts, tiny_checkpoint, tiny_llm
+from vistune import folders
 from vistune.errors import VistuneError
 from vistune.model.checkpoint import join_parts, load_checkpoint, save_checkpoint
 from vistune.model.swap import swap
@@ -382,3 +384,14 @@ def test_the_swap_is_what_the_docstring_says(tmp_path):
     (tmp_path / "a.part" / "new").touch()
     swap(tmp_path / "a.part", tmp_path / "a")
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
+
+
+def test_room_is_checked_before_anything_is_written(tokenizer, tmp_path, monkeypatch):
+    checkpoint = tiny_checkpoint(tokenizer)
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    written = (tmp_path / "saved" / "model.safetensors").stat()
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: SimpleNamespace(free=written.st_size // 2))
+    with pytest.raises(VistuneError, match=r"could not be written .* bytes are needed, .* bytes are free"):
+        save_checkpoint(checkpoint, tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert (tmp_path / "saved" / "model.safetensors").stat() == written

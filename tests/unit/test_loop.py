@@ -249,7 +249,7 @@ def test_losses_are_those_that_they_were(recipe, data, images, tmp_path):
 
 
 def test_a_full_disk_at_a_save_leaves_the_save_before(recipe, data, images, tmp_path, monkeypatch):
-    saved = saves.dcp.save
+    saved = saves.dcp.async_save
     calls = []
 
     def full(*args, **kwargs):
@@ -258,14 +258,14 @@ def test_a_full_disk_at_a_save_leaves_the_save_before(recipe, data, images, tmp_
             raise OSError(errno.ENOSPC, "No space left on device")
         return saved(*args, **kwargs)
 
-    monkeypatch.setattr(saves.dcp, "save", full)
+    monkeypatch.setattr(saves.dcp, "async_save", full)
     every = recipe.model_copy(update={"run": RunRecipe(save_steps=1)})
     with pytest.raises(VistuneError, match=r"step-000002: cannot be written \(No space left.*run\.keep"):
         train(every, data, images, tmp_path / "run")
     kept = tmp_path / "run" / "align" / "saves"
     assert [path.name for path in kept.iterdir()] == ["step-000001"]
-    assert (kept / "step-000001" / "checkpoint" / "model.safetensors").exists()
-    monkeypatch.setattr(saves.dcp, "save", saved)
+    assert saves.is_save(kept / "step-000001")
+    monkeypatch.setattr(saves.dcp, "async_save", saved)
     train(every, data, images, tmp_path / "run")
     train(recipe, data, images, tmp_path / "whole")
     assert losses(tmp_path / "run", recipe) == losses(tmp_path / "whole", recipe)

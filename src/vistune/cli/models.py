@@ -69,11 +69,13 @@ def import_llava(
 
 @app.command("export")
 def export_llava(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or `starter`.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Checkpoint folder, a save (RUN/STAGE/saves/STEP), or `starter`.")
+    ],
     out: Out,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
 ) -> None:
     """Write a checkpoint for other tools: plain `llava`, half precision, nothing about the run."""
-    from vistune.model.transfer import export_checkpoint
+    from vistune.train.complete import export
 
-    print(export_checkpoint(checkpoint, out, dtype))
+    print(export(checkpoint, out, dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -65,25 +65,24 @@ def has_adapters(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def merge_adapters(module: nn.Module) -> dict[str, Tensor]:
-    """``module``'s state with adapters merged, under the names it had without them; ``module`` is untouched.
+def merged_state(
+    module: nn.Module, exact: Callable[[str, Tensor], Tensor] | None = None
+) -> Iterator[tuple[str, nn.Parameter | Tensor]]:
+    """Yield ``module``'s state with adapters merged, under the names it had without them.
 
-    Without adapters this is its ordinary state.
+    ``module`` is left as it is. An adapted weight is gathered, and computed in float32. Without adapters this
+    is the ordinary state.
+
+    Args:
+        exact: returns the weight behind what is held, by name: not rounded to the run's precision.
     """
-    if not has_adapters(module):
-        return module.state_dict()
-    adapted = {name: m for name, m in module.named_modules() if hasattr(m, "lora_A")}
-    state = {}
-    for name, tensor in module.state_dict().items():
-        owner, base, leaf = name.partition(_BASE)
-        if not base:
-            if not _is_adapter(name):
-                state[name] = tensor
-        elif leaf == "weight":
-            state[f"{owner}.weight"] = _merged(adapted[owner])
-        elif "." not in leaf:  # a bias; weight.absmax and the like belong to a quantised weight
-            state[f"{owner}.{leaf}"] = tensor
-    return state
+    adapted = {_adapted_name(name, m): m for name, m in module.named_modules() if hasattr(m, "lora_A")}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        plain = name.replace(_BASE, ".")
+        if plain in adapted:
+            yield plain, _merged(adapted[plain], plain, tensor, exact)
+        elif not _is_adapter(name) and not (_BASE in name and "." in name.rpartition(_BASE)[2]):
+            yield plain, tensor  # the rest: weight.absmax and the like belong to a quantised weight
 
 
 def quantisation(skip: Sequence[str]) -> dict[str, Any]:
@@ -114,18 +113,31 @@ def nf4(skip: Sequence[str]) -> Any:
     )
 
 
-def _merged(layer: Any) -> Tensor:
-    """The adapted layer's weight with its adapter in it: a new tensor on the CPU."""
+def _merged(layer: Any, name: str, held: Tensor, exact: Callable[[str, Tensor], Tensor] | None) -> Tensor:
+    """Return the adapted weight with its adapter in it: a new tensor on the CPU."""
     from peft.utils.integrations import dequantize_module_weight
 
-    weight = _whole(dequantize_module_weight(layer.get_base_layer()))
-    return (weight.float() + _whole(layer.get_delta_weight(_NAME)).float()).to(weight.dtype).cpu()
+    quantised = hasattr(held, "quant_state")  # adapters were trained on these weights, not on the files'
+    weight = gathered(dequantize_module_weight(layer.get_base_layer()) if quantised else held)
+    if exact is not None and not quantised:
+        weight = exact(name, weight)
+    return weight.float() + _delta(layer).float()
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """Gathered if it is sharded (a DTensor); of adapters, that may be so while their base is not."""
+def _delta(layer: Any) -> Tensor:
+    return gathered(layer.get_delta_weight(_NAME))
+
+
+def _adapted_name(module: str, layer: Any) -> str:
+    """Return the adapted weight's name without adapters."""
+    return f"{module}.weight".replace(_BASE, ".")
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` on the CPU, gathered if it is sharded (a DTensor)."""
+    tensor = tensor.detach()
     gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
+    return (tensor if gather is None else gather()).cpu()
 
 
 def _adapter_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -22,6 +22,7 @@ from vistune import __version__
 from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.images import Preprocessor
 from vistune.errors import VistuneError
+from vistune.folders import check_room
 from vistune.model import hf, parts
 from vistune.model.adapters import quantisation
 from vistune.model.agree import check_config, check_preprocessing
@@ -177,13 +178,16 @@ def save_checkpoint(
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
     state = state if state is not None else hf.llava_state(checkpoint.model)
+    tied = checkpoint.model.language_model.config.tie_word_embeddings  # then the head is not stored
+    stored = [x for name, x in state.items() if not (tied and name == "lm_head.weight")]
+    size = sum(x.numel() * (dtype.itemsize if dtype else x.element_size()) for x in stored)
     try:
         scratch.mkdir(parents=True)
+        check_room(scratch, size)
         _write(checkpoint, scratch, run or {}, hf.to_llava(checkpoint.model, checkpoint.recipe, state, dtype))
         swap(scratch, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        size = sum(x.numel() * (dtype.itemsize if dtype else x.element_size()) for x in state.values())
         raise VistuneError(
             f"{folder}: the checkpoint could not be written ({error}). Free {size / _GIGABYTE:.1f} GB there, "
             "or choose another `--out`; earlier checkpoints are untouched."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vistune.errors import VistuneError
-from vistune.model.adapters import merge_adapters
+from vistune.model.adapters import gathered, merged_state
 from vistune.model.connector import Connector
 from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
@@ -41,21 +41,43 @@ def llava_config(model: Llava, recipe: ModelRecipe) -> Any:
     )
 
 
-def llava_state(model: Llava) -> dict[str, Tensor]:
-    """All weights under the format's names, on the CPU, adapters merged into copies.
+def llava_state(
+    model: Llava, exact: Callable[[str, Tensor], Tensor] | None = None, keep: bool = True
+) -> dict[str, Tensor]:
+    """Return all weights under the format's names, on the CPU, adapters merged into copies.
 
     Sharded weights are gathered: with several processes, all of them must call this.
+
+    Args:
+        exact: returns the weight behind a frozen one, by name: not rounded to the run's precision.
+        keep: return them; where another process does, nothing is left here.
     """
-    language_model = model.language_model
-    body = language_model.base_model_prefix + "."
-    state = {f"model.vision_tower.{name}": x for name, x in model.vision.backbone.state_dict().items()}
+    state = {}
+    for name, tensor, frozen in _named(model, exact if keep else None):
+        held = gathered(tensor)
+        if keep:
+            state[name] = exact(name, held) if exact is not None and frozen else held
+    return state
+
+
+def _named(model: Llava, exact: Callable[[str, Tensor], Tensor] | None) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yield each weight's name, itself, and whether it is frozen."""
+    for name, tensor in model.vision.backbone.state_dict(keep_vars=True).items():
+        yield f"model.vision_tower.{name}", tensor, not tensor.requires_grad
+    frozen = not any(parameter.requires_grad for parameter in model.connector.parameters())
     for name, tensor in to_projector(model.connector).items():
-        state[f"model.multi_modal_projector.{name}"] = tensor
-    for name, tensor in merge_adapters(language_model).items():
+        yield f"model.multi_modal_projector.{name}", tensor, frozen
+    body = model.language_model.base_model_prefix + "."
+
+    def renamed(name: str) -> str:
+        return f"model.language_model.{name.removeprefix(body)}" if name.startswith(body) else name
+
+    of_llm = None if exact is None else lambda name, held: exact(renamed(name), held)
+    for name, tensor in merged_state(model.language_model, of_llm):
         if name.startswith(body):
-            state[f"model.language_model.{name.removeprefix(body)}"] = tensor
-    state["lm_head.weight"] = language_model.get_output_embeddings().weight
-    return {name: _whole(tensor) for name, tensor in state.items()}
+            yield renamed(name), tensor, not tensor.requires_grad  # a merged one is exact, and stays as it is
+    head = model.language_model.get_output_embeddings().weight
+    yield "lm_head.weight", head, not head.requires_grad
 
 
 def to_llava(model: Llava, recipe: ModelRecipe, state: dict[str, Tensor], dtype: torch.dtype | None) -> Any:
@@ -66,6 +88,8 @@ def to_llava(model: Llava, recipe: ModelRecipe, state: dict[str, Tensor], dtype:
     with torch.device("meta"):
         whole = LlavaForConditionalGeneration(config)
     if dtype is not None:
+        for part in (config, config.vision_config, config.text_config):
+            part.dtype = dtype
         state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
     whole.load_state_dict(state, strict=True, assign=True)
     whole.tie_weights()
@@ -107,7 +131,7 @@ def from_llava(whole: Any, recipe: ModelRecipe, image_size: int) -> Llava:
 def to_projector(connector: Connector) -> dict[str, Tensor]:
     """The format has two layers always: a single one is followed by the identity."""
     state = {name: tensor.detach() for name, tensor in connector.layers.state_dict().items()}
-    first = _whole(state["0.weight"])
+    first = gathered(state["0.weight"])
     second = {"2.weight": torch.eye(len(first)), "2.bias": torch.zeros(len(first))}
     second = {name: x.to(first.dtype) for name, x in second.items()}
     state = {**second, **state}
@@ -134,10 +158,3 @@ def _causal_lm(whole: Any) -> Any:
     setattr(language_model, language_model.base_model_prefix, whole.model.language_model)
     language_model.set_output_embeddings(whole.lm_head)
     return language_model
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """On the CPU, and gathered where it is sharded (a DTensor)."""
-    tensor = tensor.detach()
-    gather = getattr(tensor, "full_tensor", None)
-    return (tensor if gather is None else gather()).cpu()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from vistune.errors import VistuneError
 from vistune.model import parts
 from vistune.model.agree import check_length
-from vistune.model.checkpoint import load_checkpoint, load_llava, save_checkpoint
+from vistune.model.checkpoint import Checkpoint, load_checkpoint, load_llava, save_checkpoint
 from vistune.model.limits import check_decoder, check_logits
 from vistune.model.mistakes import check_part
 from vistune.model.vision import special_tokens
@@ -70,6 +70,16 @@ def import_checkpoint(source: str, out: Path, template: str, max_length: int | N
 
 
 def export_checkpoint(source: str, out: Path, dtype: str = "float16") -> Path:
+    """Write the checkpoint at ``source`` by :func:`write_export`.
+
+    Raises:
+        VistuneError: as there; or ``source`` is no checkpoint of ours.
+    """
+    _check_export(out, dtype)
+    return write_export(load_checkpoint(source, dtype=DTYPES[dtype]), out, dtype)
+
+
+def write_export(checkpoint: Checkpoint, out: Path, dtype: str = "float16") -> Path:
     """Write a checkpoint as a plain LLaVA folder that tells nothing of where and how it was made.
 
     ``vistune.json`` stays in it, without the run; transformers does not mind. BOS is written by its chat
@@ -79,17 +89,13 @@ def export_checkpoint(source: str, out: Path, dtype: str = "float16") -> Path:
         dtype: ``float16``, ``bfloat16`` or ``float32``.
 
     Raises:
-        VistuneError: ``out`` is there already, ``source`` is no checkpoint of ours, or its tokenizer cannot
-            be kept from adding BOS.
+        VistuneError: ``out`` is there already, or the tokenizer cannot be kept from adding BOS.
     """
-    if dtype not in DTYPES:
-        raise VistuneError(f"dtype {dtype!r}: choose one of: {', '.join(DTYPES)}.")
-    _refuse_existing(out)
-    checkpoint = load_checkpoint(source, dtype=DTYPES[dtype])
+    _check_export(out, dtype)
     named = {name: getattr(checkpoint.recipe, name) for name in ("vision", "llm", "start_from")}
     portable = {name: value and _portable(value) for name, value in named.items()}
     begin = leave_to_template(checkpoint.tokenizer)
-    save_checkpoint(checkpoint.with_recipe(**portable), out)
+    save_checkpoint(checkpoint.with_recipe(**portable), out, dtype=DTYPES[dtype])
     _settle_tokenizer(out / "tokenizer_config.json")
     if checkpoint.model.vision.backbone.config.model_type in _NESTED:
         _nest_encoder(out)
@@ -97,6 +103,12 @@ def export_checkpoint(source: str, out: Path, dtype: str = "float16") -> Path:
     if begin:
         say(f"The chat template writes {begin}, the tokenizer does not: prompts of your own begin with it.")
     return out
+
+
+def _check_export(out: Path, dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise VistuneError(f"dtype {dtype!r}: choose one of: {', '.join(DTYPES)}.")
+    _refuse_existing(out)
 
 
 def _settle_tokenizer(config: Path) -> None:

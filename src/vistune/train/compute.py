@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from vistune.errors import VistuneError
 from vistune.model.layers import decoder_layers
 from vistune.model.llava import Llava
 from vistune.recipe import RunRecipe
 
-_PREFIXES = {"vision": ("model.vision_tower.",), "llm": ("model.language_model.", "lm_head.")}
+PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def set_up(
@@ -78,12 +77,3 @@ def explained_loading() -> Iterator[None]:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """torch.OutOfMemoryError is one; on the CPU it has no name of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def exact_frozen(state: dict[str, Tensor], frozen: set[str], whole: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with the weights of wholly ``frozen`` parts as ``whole`` has them: not rounded.
-
-    Both are states of :func:`vistune.model.hf.llava_state`.
-    """
-    prefixes = tuple(prefix for part in frozen & _PREFIXES.keys() for prefix in _PREFIXES[part])
-    return {name: whole[name] if prefixes and name.startswith(prefixes) else x for name, x in state.items()}

@@ -13,15 +13,15 @@ from vistune.data.corpus import Corpus, load_corpus
 from vistune.data.pictures import PictureSources
 from vistune.data.pixels import PixelStore
 from vistune.errors import count_by_reason, write_problems
-from vistune.model.adapters import add_adapters
-from vistune.model.checkpoint import Checkpoint, join_parts, load_checkpoint, save_checkpoint
+from vistune.model.checkpoint import Checkpoint, save_checkpoint
 from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
 from vistune.progress import meter, say
 from vistune.recipe import Recipe
 from vistune.train.broken import BrokenPictures
 from vistune.train.check import CACHE, check_size
-from vistune.train.compute import exact_frozen, explained_loading, explained_out_of_memory, set_up
+from vistune.train.complete import describe
+from vistune.train.compute import PRECISION, explained_loading, explained_out_of_memory, set_up
 from vistune.train.curves import draw_curves
 from vistune.train.feed import Features, Pictures, Pixels
 from vistune.train.journal import Journal
@@ -35,7 +35,7 @@ from vistune.train.plan.estimate import estimate_stage
 from vistune.train.plan.sketch import sketch
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
-from vistune.train.start import start
+from vistune.train.start import exact_weights, start
 from vistune.train.validation import (
     VALIDATION,
     Validation,
@@ -44,8 +44,6 @@ from vistune.train.validation import (
     read_validation,
     step_tokens,
 )
-
-PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,9 @@ class StageRun:
         with ExitStack() as stack:
             pictures = stack.enter_context(closing(self._pictures(checkpoint, corpus.sources, shown)))
             broken = BrokenPictures(shown, self._run.bad_pictures, self._team, pictures.broken)
-            saves = Saves(self._folder / "saves", self._run.keep, self._team)
+            kept = self._folder / "saves"
+            about = describe(self._recipe, self._name, self._before, kept)
+            saves = Saves(kept, self._run.keep, self._team, about)
             validation = self._validation(checkpoint, corpus, order, steps, saves.latest())
             if validation:
                 stack.enter_context(closing(validation))
@@ -130,19 +130,6 @@ class StageRun:
             set_up(model, self._run, self._precision, PRECISION[self._stage.optimizer.weights])
             self._team.agree("the model's weights", structure(model))
             materialize(model if self._team.size == 1 else model.vision, self._team)
-
-    def _begin(self, adapted: bool = True) -> Checkpoint:
-        """The stage's beginning, in float32 on the CPU."""
-        lora = self._stage.lora if adapted else None
-        quantise = lora.quantise if lora else None
-        if self._before is None:
-            checkpoint = join_parts(self._recipe.model, self._recipe.seed, self._stage.template, quantise)
-        else:
-            template = self._recipe.template_of(self._name)
-            checkpoint = load_checkpoint(self._before, quantise).with_recipe(template=template)
-        if lora:
-            add_adapters(checkpoint.model.language_model, lora, self._recipe.seed)
-        return checkpoint
 
     def _corpus(self, checkpoint: Checkpoint) -> Corpus:
         with self._team.leader_first():
@@ -250,6 +237,7 @@ class StageRun:
         broken.add({})  # what was found while features were computed
         with (
             closing(loader.steps(first, steps)) as prepared_steps,
+            saves,
             Journal(self._folder, self._place.out, first, model, self._team, self._precision) as journal,
             meter(self._title, steps, first) as progress,
         ):
@@ -265,8 +253,7 @@ class StageRun:
                 if validation and validation.stops:
                     break
                 if (step + 1) % self._run.save_steps == 0 and step + 1 < steps:
-                    extra = {"broken": broken.state()}
-                    saves.save(step + 1, model, optimizer, lambda to: self._save(checkpoint, to), extra)
+                    saves.save(step + 1, model, optimizer, {"broken": broken.state()})
                     journal.resume()
         if validation:
             validation.finish()
@@ -303,11 +290,9 @@ class StageRun:
 
     def _save(self, checkpoint: Checkpoint, folder: Path) -> None:
         """All processes gather the weights; the leader writes them."""
-        state = llava_state(checkpoint.model)
+        exact = exact_weights(self._recipe, self._name, self._before) if self._team.leads else None
+        state = llava_state(checkpoint.model, exact, keep=self._team.leads)
         if not self._team.leads:
             return
-        if self._precision is not torch.float32:
-            frozen = checkpoint.model.parts().keys() - set(self._stage.trains)
-            state = exact_frozen(state, set(frozen), llava_state(self._begin(adapted=False).model))
         run = {"recipe": self._recipe.model_dump(mode="json"), "stage": self._name}
         save_checkpoint(checkpoint, folder, run, state=state)

@@ -9,6 +9,8 @@ import torch
 
 from vistune.model.adapters import add_adapters
 from vistune.model.checkpoint import Checkpoint, join_parts, load_checkpoint
+from vistune.model.exact import Exact
+from vistune.model.hf import llava_state
 from vistune.model.outline import outline
 from vistune.recipe import ModelRecipe, Recipe
 
@@ -22,16 +24,23 @@ def start(recipe: Recipe, stage: str, before: Path | None, whole: bool) -> Check
             (they are on the meta device).
     """
     lora = recipe.stages[stage].lora
-    checkpoint = _read(recipe, stage, before) if whole else _sketched(recipe, stage, before)
+    quantise = lora.quantise if lora else None
+    checkpoint = _read(recipe, stage, before, quantise) if whole else _sketched(recipe, stage, before)
     if lora:
         with nullcontext() if whole else torch.device("meta"):
             add_adapters(checkpoint.model.language_model, lora, recipe.seed)
     return checkpoint
 
 
-def _read(recipe: Recipe, stage: str, before: Path | None) -> Checkpoint:
-    lora = recipe.stages[stage].lora
-    quantise = lora.quantise if lora else None
+def exact_weights(recipe: Recipe, stage: str, before: Path | None) -> Exact:
+    """Return what finds the exact weights of the stage's beginning, without its adapters."""
+    model = recipe.model
+    first = (model.start_from,) if model.start_from is not None else (model.vision, model.llm)
+    places = [place for place in ((before,) if before is not None else first) if place is not None]
+    return Exact(places, lambda: llava_state(_read(recipe, stage, before, None).model))
+
+
+def _read(recipe: Recipe, stage: str, before: Path | None, quantise: str | None) -> Checkpoint:
     if before is None:
         return join_parts(recipe.model, recipe.seed, recipe.stages[stage].template, quantise, dtype=None)
     return load_checkpoint(before, quantise, dtype=None).with_recipe(template=recipe.template_of(stage))
