@@ -232,6 +232,8 @@ class RunRecipe(_Strict):
         keep: how many of a stage's saves are kept.
         checkpoint_activations: compute activations again in the backward pass; less memory, more time.
         compile: compile the decoder layers; worth its start-up on a GPU.
+        trackers: where figures are shown besides ``metrics.jsonl``; each is optional, and a run goes on
+            without one that is not installed or cannot log in.
     """
 
     share_images: bool = True
@@ -243,6 +245,7 @@ class RunRecipe(_Strict):
     keep: int = Field(1, ge=1)
     checkpoint_activations: bool = False
     compile: bool = False
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
 
 
 class Recipe(_Strict):

@@ -1,7 +1,6 @@
 """What a run tells: rows that survive a kill, speed over the last steps, and operations counted by hand."""
 
 import json
-import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,11 +11,11 @@ from tests.tiny import IMAGE_SIZE, tiny_checkpoint
 from vistune.data.batch import Batch
 from vistune.data.pack import Tree
 from vistune.errors import VistuneError
-from vistune.train import metrics
 from vistune.train.curves import draw_curves, thinned
 from vistune.train.flops import attended_pairs, model_flops, peak_of_name
 from vistune.train.metrics import MetricsLog, StepRow, read_metrics
 from vistune.train.throughput import Throughput, peak_memory
+from vistune.train.trackers import Stage, Trackers
 
 CPU = torch.device("cpu")
 ROW = StepRow(0, 2.0, {"connector": 1e-3}, 0.5, 1000, 100, 8, 2.0, 0.5)
@@ -89,6 +88,10 @@ def test_a_missing_file_is_named(tmp_path):
         read_metrics(tmp_path / "metrics.jsonl")
 
 
+def tensorboard(run, first=0):
+    return Trackers(["tensorboard"], Stage(run / "align", first, {}))
+
+
 def events_of(folder):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
@@ -99,9 +102,9 @@ def events_of(folder):
 
 
 def test_tensorboard_reads_the_same_figures_and_forgets_undone_steps(tmp_path):
-    path, events = tmp_path / "metrics.jsonl", tmp_path / "tensorboard" / "align"
-    write(path, rows(4), events=events)
-    with MetricsLog(path, keep_below=2, events=events) as log:
+    path, events = tmp_path / "align" / "metrics.jsonl", tmp_path / "tensorboard" / "align"
+    write(path, rows(4), trackers=tensorboard(tmp_path))
+    with MetricsLog(path, keep_below=2, trackers=tensorboard(tmp_path, 2)) as log:
         log.write(replace(ROW, step=2, loss=1.0), mfu=0.5)
     told = events_of(events)
     assert told["loss"] == [(0, 2.0), (1, 2.0), (2, 1.0)]
@@ -112,21 +115,12 @@ def test_tensorboard_reads_the_same_figures_and_forgets_undone_steps(tmp_path):
 
 
 def test_a_step_shorter_than_the_clocks_tick_has_no_speed(tmp_path):
-    write(tmp_path / "metrics.jsonl", rows(1, seconds=0.0), events=tmp_path / "tensorboard")
-    assert set(events_of(tmp_path / "tensorboard")) == {"loss", "gradient_norm", "learning_rate/connector"}
-
-
-def test_without_tensorboard_there_are_no_event_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    write(tmp_path / "metrics.jsonl", rows(1), events=tmp_path / "tensorboard")
-    assert not (tmp_path / "tensorboard").exists()
-
-
-def test_a_broken_tensorboard_is_told_not_swallowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "find_spec", lambda name: True)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(VistuneError, match="TensorBoard is installed but cannot be imported"):
-        write(tmp_path / "metrics.jsonl", rows(1), events=tmp_path / "tensorboard")
+    write(tmp_path / "metrics.jsonl", rows(1, seconds=0.0), trackers=tensorboard(tmp_path))
+    assert set(events_of(tmp_path / "tensorboard" / "align")) == {
+        "loss",
+        "gradient_norm",
+        "learning_rate/connector",
+    }
 
 
 def test_speed_is_of_the_last_steps_without_the_first():

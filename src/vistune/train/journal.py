@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 
 from vistune.model.llava import Llava
+from vistune.recipe import Recipe
 from vistune.train.best import HeldOutRow
 from vistune.train.flops import attended_pairs, model_flops, peak_flops
 from vistune.train.loader import Prepared
@@ -17,6 +18,7 @@ from vistune.train.optimizers import rates
 from vistune.train.parallel import Team
 from vistune.train.stage import StepResult
 from vistune.train.throughput import Throughput
+from vistune.train.trackers import Stage, Trackers
 
 
 class Journal:
@@ -24,18 +26,17 @@ class Journal:
 
     Args:
         folder: the stage's.
-        run: the run's, for TensorBoard's event files.
+        recipe: names the trackers, which are also told all of it.
         first: the step that comes next; later rows of an interrupted run are dropped.
     """
 
     def __init__(
-        self, folder: Path, run: Path, first: int, model: Llava, team: Team, precision: torch.dtype
+        self, folder: Path, recipe: Recipe, first: int, model: Llava, team: Team, precision: torch.dtype
     ) -> None:
         self._team, self._flops = team, model_flops(model)
         peak = peak_flops(team.device, precision)
         self._throughput = Throughput(peak * team.size if peak else None)
-        events = run / "tensorboard" / folder.name
-        self._log = MetricsLog(folder / "metrics.jsonl", first, events) if team.leads else None
+        self._log = _log(folder, recipe, first) if team.leads else None
         self._last = time.perf_counter()
 
     def resume(self) -> None:
@@ -81,4 +82,10 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._log:
-            self._log.close()
+            self._log.close(kind is not None)
+
+
+def _log(folder: Path, recipe: Recipe, first: int) -> MetricsLog:
+    stage = Stage(folder, first, recipe.model_dump(mode="json"))
+    trackers = Trackers(recipe.run.trackers, stage, asked="trackers" in recipe.run.model_fields_set)
+    return MetricsLog(folder / "metrics.jsonl", first, trackers)

@@ -1,16 +1,16 @@
-"""What a run measures, step by step: ``metrics.jsonl``, and event files where TensorBoard is installed."""
+"""What a run measures, step by step: ``metrics.jsonl``, and what trackers show."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vistune.errors import VistuneError
+from vistune.train.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -44,37 +44,36 @@ class MetricsLog:
     Args:
         path: ``metrics.jsonl``; rows of an earlier run are kept up to ``keep_below``.
         keep_below: the step that comes next; rows from it on were undone and are dropped.
-        events: folder of TensorBoard's event files, written where TensorBoard is installed.
+        trackers: shown the same figures; closed with the log.
 
     Raises:
-        VistuneError: a kept line is not a row, or TensorBoard is installed but cannot be imported.
+        VistuneError: a kept line is not a row.
     """
 
-    def __init__(self, path: Path, keep_below: int = 0, events: Path | None = None) -> None:
+    def __init__(self, path: Path, keep_below: int = 0, trackers: Trackers | None = None) -> None:
         kept = [row for row in read_metrics(path) if row["step"] < keep_below] if path.exists() else []
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text("".join(_line(row) for row in kept), encoding="utf-8")
         part.replace(path)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._events = _open_events(events, keep_below) if events else None
+        self._trackers = trackers
 
     def write(self, row: StepRow, **more: float) -> None:
-        """Add a step; ``more`` are figures for TensorBoard alone, which are not worth a line on disk."""
+        """Add a step; ``more`` are figures for trackers alone, which are not worth a line on disk."""
         self._file.write(_line(asdict(row)))
         self._file.flush()
         self.show(row.step, {**_scalars(row), **more})
 
     def show(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Add figures for TensorBoard alone."""
-        if self._events:
-            for name, value in scalars.items():
-                self._events.add_scalar(name, value, step)
+        """Add figures for trackers alone."""
+        if self._trackers:
+            self._trackers.log(step, scalars)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self._file.close()
-        if self._events:
-            self._events.close()
+        if self._trackers:
+            self._trackers.close(failed)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -82,7 +81,7 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(kind is not None)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -113,22 +112,9 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _scalars(row: StepRow) -> dict[str, float]:
-    """The row by TensorBoard's names."""
+    """The row by the names that trackers show."""
     told = {"loss": row.loss, "gradient_norm": row.gradient_norm}
     told |= {f"learning_rate/{part}": rate for part, rate in row.learning_rate.items()}
     if row.seconds > 0:  # the clock may be coarser than a small step
         told |= {"tokens_per_second": row.tokens / row.seconds, "waiting": row.waited / row.seconds}
     return told
-
-
-def _open_events(folder: Path, step: int) -> Any:
-    """A writer of event files; None where TensorBoard is not installed. Later events than ``step`` go."""
-    if find_spec("tensorboard") is None:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise VistuneError(
-            f"TensorBoard is installed but cannot be imported ({error}). Reinstall or uninstall it."
-        ) from error
-    return SummaryWriter(str(folder), purge_step=step)

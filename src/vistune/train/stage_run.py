@@ -238,7 +238,7 @@ class StageRun:
         with (
             closing(loader.steps(first, steps)) as prepared_steps,
             saves,
-            Journal(self._folder, self._place.out, first, model, self._team, self._precision) as journal,
+            Journal(self._folder, self._recipe, first, model, self._team, self._precision) as journal,
             meter(self._title, steps, first) as progress,
         ):
             for step, prepared in enumerate(prepared_steps, first):
