@@ -198,8 +198,8 @@ def test_bfloat16(parts, data, images, tmp_path, precision):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ({"data": "nowhere.json"}, r"nowhere\.json: cannot be read"),
-        ({"data": "detail.json", "questions": "nowhere.json"}, r"nowhere\.json: cannot be read"),
+        ({"data": "nowhere.json"}, r"nowhere\.json: no such file"),
+        ({"data": "detail.json", "questions": "nowhere.json"}, r"nowhere\.json: no such file"),
     ],
 )
 def test_files_that_are_missing_are_named_before_a_step_is_taken(
