@@ -275,9 +275,14 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         VistuneError: the file, a key or a value is wrong; the message names it and the nearest valid one.
     """
     source, content = _read(name)
-    for override in overrides or []:
+    return parse_recipe(apply_overrides(content, overrides or []), source)
+
+
+def apply_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Change a recipe's content, in place, by ``key.key=value`` overrides; return it."""
+    for override in overrides:
         _apply(content, override)
-    return parse_recipe(content, source)
+    return content
 
 
 def parse_recipe(content: Any, source: str) -> Recipe:

@@ -15,10 +15,21 @@ from vistune.errors import VistuneError
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or a shipped recipe: starter, llava-7b ...")],
-    data: Annotated[Path, typer.Option(help="Folder of LLaVA-format files, as `generate` writes it.")],
-    images: Annotated[Path, typer.Option(help="Folder, zip file or tar shards of the pictures.")],
-    out: Out,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Recipe file, a shipped one (starter, llava-7b ...), or a run's folder, to resume it."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of LLaVA-format files, as `generate` writes it.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder, zip file or tar shards of the pictures.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; must be new, or hold an interrupted run.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done, with a preview of what is learned.")
     ] = False,
@@ -36,9 +47,20 @@ def train(
     ] = None,
 ) -> None:
     """Train: align the connector, then instruct connector and LLM."""
+    from vistune.folders import is_run
     from vistune.recipe import load_recipe
 
-    described = load_recipe(recipe, overrides)
+    if is_run(Path(recipe)):
+        if data or images or out:
+            raise VistuneError(f"{recipe}: a run, which knows its data, pictures and folder. Leave them out.")
+        from vistune.train.record import read_run
+
+        out = Path(recipe)
+        described, data, images = read_run(out, overrides)
+    else:
+        described = load_recipe(recipe, overrides)
+    if data is None or images is None or out is None:
+        raise VistuneError("--data, --images and --out are needed, unless a run's folder is given to resume.")
     if devices is not None and not dry_run:
         raise VistuneError("--devices is for --dry-run; a run takes as many as torchrun starts.")
     if (gpu is not None or gpu_memory is not None) and not dry_run:

@@ -13,7 +13,7 @@ from vistune.cli.options import Out, Seed
 
 @app.command()
 def chat(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or `starter`.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run folder, or `starter`.")],
     image: Annotated[
         list[Path] | None, typer.Option(help="Picture to talk about; may be given several times.")
     ] = None,
@@ -35,7 +35,8 @@ def chat(
 @app.command()
 def serve(
     checkpoints: Annotated[
-        list[str] | None, typer.Argument(help="Checkpoint folders or `starter`; NAME=FOLDER names one.")
+        list[str] | None,
+        typer.Argument(help="Checkpoint or run folders, `starter`; NAME=FOLDER names one."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,

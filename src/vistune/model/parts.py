@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from vistune.conversation import IMAGE_PLACEHOLDER
 from vistune.data.images import Preprocessor
 from vistune.errors import VistuneError
+from vistune.folders import RUN, is_run
 from vistune.model import hub
 from vistune.model.adapters import quantisation
 from vistune.model.limits import check_decoder, check_logits
@@ -32,10 +33,32 @@ _Part = TypeVar("_Part")
 
 
 def resolve(name: str) -> Path | str:
-    """The folder of an embedded part, an existing folder, or ``name`` itself (a hub name)."""
+    """Return the folder of an embedded part, an existing folder, or ``name`` itself (a hub name).
+
+    A run's folder stands for its last stage's checkpoint.
+
+    Raises:
+        VistuneError: a run's last stage is not finished.
+    """
     if name in _STARTER_NAMES:
         return _STARTER_NAMES[name]
+    if is_run(Path(name)):
+        return _last_checkpoint(Path(name))
     return Path(name) if Path(name).exists() else name
+
+
+def _last_checkpoint(run: Path) -> Path:
+    try:
+        stages = list(json.loads((run / RUN).read_text(encoding="utf-8"))["recipe"]["stages"])
+        last = run / stages[-1] / "checkpoint"
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise VistuneError(f"{run / RUN}: is not the record of a run ({error}).") from error
+    if not last.is_dir():
+        raise VistuneError(
+            f"{run}: the run's last stage, {stages[-1]}, is not finished. Resume it: vistune train {run}; or "
+            f"name a checkpoint that is there, or export a save: vistune export {run}/STAGE/saves/STEP."
+        )
+    return last
 
 
 def load_vision(name: str, dtype: torch.dtype = torch.float32) -> Any:

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from vistune.errors import VistuneError
-from vistune.folders import check_claim, claim
 from vistune.progress import say
 from vistune.recipe import Recipe, StageRecipe
-from vistune.train.check import CACHE, check_data, check_model, settle
+from vistune.train import record
+from vistune.train.check import check_data, check_model, settle
 from vistune.train.metrics import read_metrics
 from vistune.train.optimizers import check_optimizer
 from vistune.train.parallel import assemble
 from vistune.train.stage_run import Place, StageRun
-
-RECORD = "run.json"
 
 
 def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
@@ -30,7 +28,7 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
     Raises:
         VistuneError: ``out`` holds a run of another recipe, or a stage cannot run.
     """
-    place, identity = Place(data, images, out), _identity(recipe, data, images)
+    place, given = Place(data, images, out), recipe
     finished = {name for name in recipe.stages if (out / name / "checkpoint").is_dir()}
     check_data((stage for name, stage in recipe.stages.items() if name not in finished), data, images)
     recipe = settle(recipe)
@@ -41,14 +39,19 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
             check_optimizer(stage.optimizer, team.device, team.size)
             _refuse_shared_quantised(stage, team.size)
         with team.leader_first():
-            claim(out, RECORD, identity, besides=[CACHE])
+            if team.leads:
+                record.begin(given, data, images, out, team)
         folder: Path | None = None
         for number, name in enumerate(recipe.stages, 1):
             target = out / name / "checkpoint"
             if target.is_dir():
                 say(f"stage {number} ({name}): already finished")
             else:
-                StageRun(number, name, recipe, place, team, folder).run()
+                if team.leads:
+                    record.note_stage(out, name)
+                seconds = StageRun(number, name, recipe, place, team, folder).run()
+                if team.leads:
+                    record.note_stage(out, name, seconds)
             folder = target
     assert folder is not None  # a recipe has at least one stage
     return folder
@@ -66,15 +69,3 @@ def read_all_metrics(out: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]
     """The logged steps of each stage that has begun."""
     files = {name: out / name / "metrics.jsonl" for name in recipe.stages}
     return {name: read_metrics(file) for name, file in files.items() if file.exists()}
-
-
-def check_out(recipe: Recipe, data: Path, images: Path, out: Path) -> None:
-    """Raise VistuneError if ``out`` cannot become, or go on with, this run."""
-    check_claim(out, RECORD, _identity(recipe, data, images), besides=[CACHE])
-
-
-def _identity(recipe: Recipe, data: Path, images: Path) -> dict[str, Any]:
-    """What must not change while a run goes on. How it is computed may, but for the order of samples."""
-    learned = recipe.model_dump(mode="json", exclude={"run"})
-    learned["share_images"] = recipe.run.share_images
-    return {"recipe": learned, "data": str(data), "images": str(images)}

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -61,13 +62,20 @@ class Saves:
         folder: their folder.
         keep: maximum number of saves; the oldest are removed.
         about: what :func:`vistune.train.complete.load_save` needs to make a complete checkpoint of a save.
+        begun: when the stage began, or resumed, by ``time.monotonic``.
     """
 
-    def __init__(self, folder: Path, keep: int, team: Team, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, keep: int, team: Team, about: dict[str, Any], begun: float) -> None:
         self._folder, self._keep, self._team, self._about = folder, keep, team, about
+        self._begun, self._before = begun, 0.0
         self._writing: _Writing | None = None
         # The thread's collectives must not mix with those of the steps, so they have a group of their own.
         self._group = dist.new_group(backend="gloo", timeout=_LONGEST) if dist.is_initialized() else None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that went into the stage so far; what an interruption lost does not count."""
+        return self._before + time.monotonic() - self._begun
 
     def latest(self) -> int:
         """Return the step from which an interrupted run would resume; 0 if nothing was saved.
@@ -119,7 +127,9 @@ class Saves:
             optim_state_dict=state["optimizer"],
             options=_TRAINED,
         )
-        extra: dict[str, Any] = read_record(folder)["extra"]
+        record = read_record(folder)
+        self._before = record["seconds"]
+        extra: dict[str, Any] = record["extra"]
         return extra
 
     def settle(self) -> None:
@@ -167,7 +177,7 @@ class Saves:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         check_room(part, size)
-        record = {**self._about, "step": step, "extra": extra}
+        record = {**self._about, "step": step, "seconds": self.seconds, "extra": extra}
         (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def _commit(self, part: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,16 @@ class StageRun:
         self._precision = PRECISION[recipe.precision]
         self._once = False
 
-    def run(self) -> None:
+    def run(self) -> float:
         """Train the stage, from its last save where there is one, and write its checkpoint.
+
+        Returns:
+            The seconds that went into it, without those that an interruption lost.
 
         Raises:
             VistuneError: data, parts or settings do not allow it; or no room is left.
         """
+        begun = time.monotonic()
         with explained_loading():
             checkpoint = start(self._recipe, self._name, self._before, whole=self._team.leads)
         counts = checkpoint.model.set_trained(set(self._stage.trains))
@@ -98,7 +103,7 @@ class StageRun:
             broken = BrokenPictures(shown, self._run.bad_pictures, self._team, pictures.broken)
             kept = self._folder / "saves"
             about = describe(self._recipe, self._name, self._before, kept)
-            saves = Saves(kept, self._run.keep, self._team, about)
+            saves = Saves(kept, self._run.keep, self._team, about, begun)
             validation = self._validation(checkpoint, corpus, order, steps, saves.latest())
             if validation:
                 stack.enter_context(closing(validation))
@@ -111,6 +116,7 @@ class StageRun:
         self._finish(checkpoint, corpus, broken)
         saves.finish()
         self._team.wait()
+        return saves.seconds
 
     def _communicates_once(self) -> bool:
         """Whether each process has room for all gradients, so that a step communicates them only once."""

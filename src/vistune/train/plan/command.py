@@ -12,10 +12,10 @@ from vistune.progress import show
 from vistune.recipe import Recipe
 from vistune.train.check import CACHE, check_data, check_model, check_size, settle
 from vistune.train.compute import PRECISION
-from vistune.train.loop import check_out
 from vistune.train.plan.cost import Gpu, find_gpu
 from vistune.train.plan.dry_run import plan_stage
 from vistune.train.plan.estimate import GIB
+from vistune.train.record import check_out
 
 
 def plan_run(
