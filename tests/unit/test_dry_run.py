@@ -130,7 +130,8 @@ def test_a_plan_tells_what_a_stage_would_do(starter):
         "  never seen in the whole stage: 0 of 4 records",
         "  steps: 3 of 4 samples",
     ]
-    assert lines[10].startswith("  memory on the device: about ")
+    assert lines[10].startswith("  caution: only 3 steps, fewer than 50")
+    assert lines[11].startswith("  memory on the device: about ")
     assert "sample 1: a.jpg; 10 tokens, 2 of them supervised" in lines
     assert "<image x 6>xx[[xx]]" in lines
 

@@ -18,9 +18,10 @@ NAMES = [
     "scienceqa",
     "single-gpu",
     "starter",
+    "tune",
 ]
 PAPER, NEWER = ("llava-13b", "llava-7b"), ("llava-1.5-13b", "llava-1.5-7b")
-BIG = [name for name in NAMES if name != "starter"]
+BIG = [name for name in NAMES if name not in ("starter", "tune")]
 
 
 def test_every_file_of_the_folder_is_a_recipe_and_none_is_missing():
@@ -119,3 +120,10 @@ def test_single_gpu():
     assert recipe.run.row_tokens < load_recipe("lora").run.row_tokens
     assert recipe.run.row_tokens >= recipe.model.max_length
     assert "conversation.json" in recipe.stages["instruct"].data  # what `generate` writes
+
+
+def test_tune():
+    recipe = load_recipe("tune")
+    assert list(recipe.stages) == ["tune"] and recipe.model.start_from
+    stage = recipe.stages["tune"]
+    assert stage.lora and 8 <= stage.batch_size <= 16 and stage.epochs > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from vistune.model.llava import Llava
 from vistune.progress import meter, say
 from vistune.recipe import Recipe
 from vistune.train.broken import BrokenPictures
+from vistune.train.cautions import cautions, ends_above_guessing
 from vistune.train.check import CACHE, check_size
 from vistune.train.complete import describe
 from vistune.train.compute import PRECISION, explained_loading, explained_out_of_memory, set_up
@@ -91,6 +93,8 @@ class StageRun:
         check_size(self._name, len(corpus.selection), self._team.size)
         steps = count_steps(self._stage, len(corpus.selection))
         self._announce(counts, corpus, steps)
+        if self._team.leads:
+            self._caution(cautions(corpus, steps, checkpoint.tokenizer))
         self._move(checkpoint.model)
         if self._team.device.type == "cpu" and self._precision is torch.float32:
             checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
@@ -169,6 +173,10 @@ class StageRun:
             say(f"{self._title}: cut at a turn's end, as longer than max_length: {corpus.cut}")
         for reason, count in count_by_reason(corpus.problems).items():
             say(f"{self._title}: set aside: {count} x {reason}")
+
+    def _caution(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            say(f"{self._title}: caution: {line}")
 
     def _order(self, corpus: Corpus) -> Order:
         share = self._run.share_images
@@ -292,6 +300,7 @@ class StageRun:
             rows = {name: read_metrics(log) for name, log in logs.items() if log.exists()}
             held_out = {name: read_validation(log.with_name(VALIDATION)) for name, log in logs.items()}
             draw_curves(rows, self._place.out / "curves.png", held_out)
+            self._caution(ends_above_guessing(rows.get(self._name, []), corpus))
         self._save(checkpoint, self._folder / "checkpoint")
 
     def _save(self, checkpoint: Checkpoint, folder: Path) -> None:

@@ -16,6 +16,7 @@ from vistune.data.pack import Rows, Tree, make_rows, plant
 from vistune.model.computing import PACKED, Computing
 from vistune.model.llava import Llava
 from vistune.recipe import Recipe, StageRecipe
+from vistune.train.cautions import cautions
 from vistune.train.flops import attended_pairs
 from vistune.train.order import Order, count_steps
 from vistune.train.plan.cost import Disk, Gpu, Work, disk_of, operations, time_lines
@@ -111,6 +112,7 @@ class StagePlan:
     gpu: Gpu | None = None
     precision: torch.dtype = torch.bfloat16
     computing: Computing = PACKED
+    cautions: Sequence[str] = ()
 
     def lines(self) -> Iterator[str | Text]:
         """The plan, as it is printed."""
@@ -144,6 +146,7 @@ class StagePlan:
         unseen, used = sum(file.unseen for file in self.files), sum(file.used for file in self.files)
         yield f"never seen in the whole stage: {unseen:,} of {used:,} records"
         yield f"steps: {self.steps:,} of {self.batch_size:,} samples"
+        yield from (f"caution: {line}" for line in self.cautions)
 
     def _verdict(self, memory: int) -> Iterator[str]:
         if self.memory.fits(memory):
@@ -217,6 +220,7 @@ def plan_stage(
         gpu,
         precision,
         model.computing,
+        list(cautions(corpus, steps, tokenizer)),
     )
 
 
