@@ -59,8 +59,8 @@ def fake_mlflow(seen):
 
 
 def fake_trackio(seen):
-    run = types.SimpleNamespace(log=seen("log"), finish=seen("finish"))
-    return types.SimpleNamespace(init=seen("init", run))
+    run = types.SimpleNamespace(log=seen("log"))
+    return types.SimpleNamespace(init=seen("init", run), finish=seen("finish"))
 
 
 def install(monkeypatch, name, seen, **settings):
@@ -200,3 +200,6 @@ def test_trackio_itself(monkeypatch, stage, tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out == "" and "goes on" not in told.err
     assert (tmp_path / "trackio" / "vistune.db").exists()
+    from trackio import context_vars
+
+    assert context_vars.current_run.get() is None  # nothing is left to be said at exit

@@ -203,7 +203,9 @@ class Trackio:
         self._run.log(dict(scalars), step=step)
 
     def close(self, failed: bool) -> None:
-        self._run.finish()
+        import trackio
+
+        trackio.finish()  # not the run's own method, after which it would be ended again, aloud, at exit
 
 
 KINDS: Mapping[str, tuple[str, Callable[[Stage], Tracker]]] = {
