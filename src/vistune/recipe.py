@@ -59,15 +59,19 @@ class ModelRecipe(_Strict):
 
 
 class LoraRecipe(_Strict):
-    """Low-rank adapters on every linear layer of the LLM but its head; merged when a checkpoint is saved.
+    """Low-rank adapters on every linear layer of the LLM but its head, and on every expert of a mixture.
 
     Attributes:
+        dora: learn each row's magnitude apart from its direction (DoRA).
+        merge: put adapters into the weights of a checkpoint; false keeps them apart, in peft's format.
         quantise: ``nf4`` keeps the frozen LLM in 4 bits while adapters are trained (QLoRA).
     """
 
     rank: int = Field(128, gt=0)
     alpha: float = Field(256, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
+    dora: bool = False
+    merge: bool = True
     quantise: Literal["nf4"] | None = None
 
 
@@ -262,6 +266,12 @@ class Recipe(_Strict):
         for name, stage in self.stages.items():
             if stage.optimizer.weights == "bfloat16" and self.precision != "bfloat16":
                 raise ValueError(f"stages.{name}: `optimizer.weights: bfloat16` needs `precision: bfloat16`")
+        first, stage = next(iter(self.stages.items()))
+        if stage.lora and not stage.lora.merge and self.model.start_from is None:
+            raise ValueError(
+                f"stages.{first}: `lora.merge: false` needs a checkpoint that the adapters are for: a stage "
+                "before this one, or `model.start_from`"
+            )
         return self
 
     def template_of(self, stage: str) -> str:

@@ -1,7 +1,11 @@
 """Adapters: what is trained, what is saved, and that saving disturbs nothing."""
 
+import copy
+import re
+
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tests.tiny import IMAGE_SIZE, tiny_checkpoint, tiny_llm
@@ -9,6 +13,7 @@ from vistune.errors import VistuneError
 from vistune.model import adapters
 from vistune.model.adapters import (
     add_adapters,
+    experts_note,
     has_adapters,
     merged_state,
     nf4,
@@ -165,6 +170,59 @@ def test_4_bit_weights_are_merged_whole(tokenizer, sample, tmp_path):
     ours = logits(checkpoint.model.train(), *sample)  # in evaluation it would repack its weights for the CPU
     theirs = logits(loaded.model, *sample)
     assert (ours - theirs).abs().max() < 0.05 * ours.abs().max()  # it computes in bfloat16
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dora", [False, True])
+def test_merging_is_that_of_peft_bit_for_bit(dora):
+    torch.manual_seed(0)
+    llm = tiny_llm(50, "qwen2")
+    ids = torch.arange(10)[None]
+    before = llm(ids).logits
+    add_adapters(llm, LoraRecipe(rank=4, alpha=8, dropout=0.0, dora=dora), seed=0)
+    torch.testing.assert_close(llm(ids).logits, before, atol=1e-6, rtol=1e-5)
+    disturb(llm)
+    expected = llm(ids).logits
+    assert (expected - before).abs().max() > 0.02
+    ours = {name: x.detach().clone() for name, x in merged_state(llm)}
+    for module in list(llm.modules()):
+        if hasattr(module, "lora_A"):
+            module.merge(safe_merge=True)
+    theirs = {n.replace(".base_layer", ""): x for n, x in llm.state_dict().items() if ".lora_" not in n}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen3Moe"])
+def test_experts_get_adapters_or_it_is_told(kind):
+    extra = {"num_local_experts": 4} if kind == "Mixtral" else {"num_experts": 4, "moe_intermediate_size": 24}
+    llm = tiny_moe(50, kind, **extra)
+    ids = torch.arange(10)[None]
+    before, names = llm(ids).logits, llm.state_dict().keys()
+    told = experts_note(llm, LoraRecipe(rank=2))
+    assert re.fullmatch(r"experts \([\d,]+ parameters\) get no adapters: .* `lora.dropout` above 0", told)
+    assert "`lora.dora`" in experts_note(llm, LoraRecipe(rank=2, dropout=0.0, dora=True))
+    plain, exact = LoraRecipe(rank=2, dropout=0.1), LoraRecipe(rank=2, dropout=0.0)
+    assert add_adapters(copy.deepcopy(llm), plain, 0) < add_adapters(llm, exact, 0)
+    assert experts_note(llm, exact) is None and experts_note(tiny_llm(50), plain) is None
+    disturb(llm)
+    llm(ids).logits.square().mean().backward()
+    adapters = {n: p.grad for n, p in llm.named_parameters() if ".lora_" in n and ".experts." in n}
+    assert len(adapters) == 2 * 2 * 2 and all(grad.abs().max() > 0 for grad in adapters.values())
+    merged = {name: x.detach() for name, x in merged_state(llm)}
+    assert merged.keys() == names
+    other = type(llm)(llm.config).eval()
+    other.load_state_dict(merged)
+    torch.testing.assert_close(other(ids).logits, llm(ids).logits, atol=1e-5, rtol=1e-5)
+    assert (other(ids).logits - before).abs().max() > 0.02
+
+
+def tiny_moe(vocabulary, kind, **extra):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = getattr(transformers, f"{kind}Config")
+    shape |= {"num_key_value_heads": 2, "num_experts_per_tok": 2, "max_position_embeddings": 512, **extra}
+    return getattr(transformers, f"{kind}ForCausalLM")(config(vocab_size=vocabulary, **shape)).eval()
 
 
 def test_an_llm_without_linear_layers_is_refused():

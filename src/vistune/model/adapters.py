@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from vistune.errors import VistuneError
 from vistune.recipe import LoraRecipe
 
-_NAME = "default"
-_BASE = ".base_layer."
+NAME = "default"
+_BASE = ".base_layer"
 
 
 def add_adapters(language_model: Any, lora: LoraRecipe, seed: int) -> int:
     """Put an adapter on every linear layer but the LM head, in place; everything else is frozen.
+
+    Experts of a mixture, whose weights are 3-D parameters, get one each if peft can (:func:`experts_note`).
 
     Returns:
         How many parameters the adapters have.
@@ -43,12 +46,53 @@ def add_adapters(language_model: Any, lora: LoraRecipe, seed: int) -> int:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides by it: a fraction is fine
         lora_dropout=lora.dropout,
         target_modules=targets,
+        target_parameters=_experts(language_model) if _adapts_experts(lora) else None,
+        use_dora=lora.dora,
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, wherever they go
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, language_model, adapter_name=_NAME)
+        inject_adapter_in_model(config, language_model, adapter_name=NAME)
+    _sharpen(language_model)
     return train_adapters(language_model)
+
+
+def experts_note(language_model: nn.Module, lora: LoraRecipe) -> str | None:
+    """Return what to tell of experts that get no adapters; None if there are none."""
+    experts = set(_experts(language_model))
+    if not experts or _adapts_experts(lora):
+        return None
+    count = sum(p.numel() for name, p in language_model.named_parameters() if name in experts)
+    why = "`lora.dora`" if lora.dora else "`lora.dropout` above 0"
+    return f"experts ({count:,} parameters) get no adapters: peft cannot adapt them with {why}"
+
+
+def _adapts_experts(lora: LoraRecipe) -> bool:
+    return lora.dropout == 0 and not lora.dora
+
+
+def _experts(language_model: nn.Module) -> list[str]:
+    """Return the names of experts' weights: one parameter [experts, rows, columns] for all of a layer's."""
+    return [
+        f"{owner}.{name}"
+        for owner, module in language_model.named_modules()
+        if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 3
+    ]
+
+
+@torch.no_grad()
+def _sharpen(language_model: nn.Module) -> None:
+    """Hold fresh adapters in float32. peft makes them in the precision of the weights below them, in which
+    DoRA's magnitudes would not be those of the weights."""
+    for _, parameter in _adapter_parameters(language_model):
+        parameter.data = parameter.data.float()
+    for module in language_model.modules():
+        if magnitude := getattr(module, "lora_magnitude_vector", None):
+            weight = _dequantised(module)
+            if not weight.is_meta:
+                magnitude[NAME].weight.data = torch.linalg.norm(weight.float(), dim=1)
 
 
 def train_adapters(language_model: nn.Module) -> int:
@@ -76,12 +120,12 @@ def merged_state(
     Args:
         exact: returns the weight behind what is held, by name: not rounded to the run's precision.
     """
-    adapted = {_adapted_name(name, m): m for name, m in module.named_modules() if hasattr(m, "lora_A")}
+    adapted = {adapted_name(name, m): m for name, m in module.named_modules() if hasattr(m, "lora_A")}
     for name, tensor in module.state_dict(keep_vars=True).items():
-        plain = name.replace(_BASE, ".")
+        plain = name.replace(_BASE, "")
         if plain in adapted:
             yield plain, _merged(adapted[plain], plain, tensor, exact)
-        elif not _is_adapter(name) and not (_BASE in name and "." in name.rpartition(_BASE)[2]):
+        elif not _is_adapter(name) and not (_BASE in name and "." in name.rpartition(f"{_BASE}.")[2]):
             yield plain, tensor  # the rest: weight.absmax and the like belong to a quantised weight
 
 
@@ -113,24 +157,66 @@ def nf4(skip: Sequence[str]) -> Any:
     )
 
 
+def merge(weight: Tensor, adapter: Adapter) -> Tensor:
+    """Return ``weight`` with ``adapter`` in it, in float32, as peft merges."""
+    down, up = adapter.down.float(), adapter.up.float()
+    if weight.ndim == 3:  # experts; down: [experts * rank, columns], up: [rows, rank * experts]
+        down, up = down.reshape(len(weight), -1, down.shape[-1]), up.reshape(len(up), -1, len(weight))
+        places = "e i o" if adapter.transposed else "e o i"
+        delta = torch.einsum(f"o r e, e r i -> {places}", up, down) * adapter.scaling
+    else:
+        delta = (up @ down) * adapter.scaling
+    merged = weight.float() + delta
+    if adapter.magnitude is None:
+        return merged
+    return (adapter.magnitude.float() / torch.linalg.norm(merged, dim=1)).view(-1, 1) * merged
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The low-rank update of one weight: ``scaling * up @ down``.
+
+    Attributes:
+        magnitude: DoRA's, of each row.
+        transposed: of experts: their weights are [experts, columns, rows].
+    """
+
+    down: Tensor
+    up: Tensor
+    scaling: float
+    magnitude: Tensor | None = None
+    transposed: bool = False
+
+
 def _merged(layer: Any, name: str, held: Tensor, exact: Callable[[str, Tensor], Tensor] | None) -> Tensor:
     """Return the adapted weight with its adapter in it: a new tensor on the CPU."""
-    from peft.utils.integrations import dequantize_module_weight
-
     quantised = hasattr(held, "quant_state")  # adapters were trained on these weights, not on the files'
-    weight = gathered(dequantize_module_weight(layer.get_base_layer()) if quantised else held)
+    weight = gathered(_dequantised(layer) if quantised else held)
     if exact is not None and not quantised:
         weight = exact(name, weight)
-    return weight.float() + _delta(layer).float()
+    magnitudes = getattr(layer, "lora_magnitude_vector", None)
+    return merge(
+        weight,
+        Adapter(
+            gathered(layer.lora_A[NAME].weight),
+            gathered(layer.lora_B[NAME].weight),
+            layer.scaling[NAME],
+            gathered(magnitudes[NAME].weight) if magnitudes else None,
+            getattr(layer.get_base_layer(), "is_transposed", False),
+        ),
+    )
 
 
-def _delta(layer: Any) -> Tensor:
-    return gathered(layer.get_delta_weight(_NAME))
+def _dequantised(layer: Any) -> Tensor:
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight: Tensor = dequantize_module_weight(layer.get_base_layer())
+    return weight
 
 
-def _adapted_name(module: str, layer: Any) -> str:
+def adapted_name(module: str, layer: Any) -> str:
     """Return the adapted weight's name without adapters."""
-    return f"{module}.weight".replace(_BASE, ".")
+    return f"{module}.{getattr(layer, 'parameter_name', 'weight')}".replace(_BASE, "")
 
 
 def gathered(tensor: Tensor) -> Tensor:

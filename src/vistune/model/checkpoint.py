@@ -26,6 +26,7 @@ from vistune.folders import check_room
 from vistune.model import hf, parts
 from vistune.model.adapters import quantisation
 from vistune.model.agree import check_config, check_preprocessing
+from vistune.model.apart import Apart, base_of, put_together
 from vistune.model.connector import Connector
 from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
@@ -121,9 +122,28 @@ def load_checkpoint(
         VistuneError: it is no such folder, not complete, or its parts do not fit each other.
     """
     folder, metadata = Path(parts.resolve(str(name))), read_metadata(name)
+    if "adapters" in metadata:
+        return _with_adapters(folder, metadata, quantise, dtype)
     checkpoint = load_llava(folder, metadata["model"], quantise, dtype or stored_precision(folder))
     checkpoint.tokenizer.chat_template = metadata.get("llm_chat_template")
     return checkpoint
+
+
+def _with_adapters(
+    folder: Path, metadata: dict[str, Any], quantise: str | None, dtype: torch.dtype | None
+) -> Checkpoint:
+    """Merge adapters into their base, in float32 whatever is asked for: nothing is rounded before."""
+    if quantise:
+        raise VistuneError(
+            f"{folder}: holds adapters, which cannot be merged into weights in 4 bits. Make a complete "
+            f"checkpoint first: vistune export {folder} --out FOLDER --dtype float32."
+        )
+    base = load_checkpoint(base_of(folder, metadata))
+    put_together(base.model, folder, metadata)
+    if dtype not in (None, torch.float32):
+        base.model.to(dtype)
+    base.tokenizer.chat_template = metadata.get("llm_chat_template")
+    return dataclasses.replace(base, recipe=metadata["model"])
 
 
 def is_ours(name: str | Path) -> bool:
@@ -160,6 +180,7 @@ def save_checkpoint(
     run: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
     state: dict[str, Tensor] | None = None,
+    apart: Apart | None = None,
 ) -> None:
     """Write a complete checkpoint; ``folder`` appears, or is replaced, whole or not at all.
 
@@ -169,6 +190,7 @@ def save_checkpoint(
         run: what else to store about how it was made.
         dtype: of the stored weights; as they are where it is not given.
         state: the weights (:func:`vistune.model.hf.llava_state`), where several processes gathered them.
+        apart: the adapters and the connector, to be written instead of all weights.
 
     Raises:
         VistuneError: it could not be written (a full disk); what was at ``folder`` is still there.
@@ -177,14 +199,21 @@ def save_checkpoint(
     undo_broken_swap(folder)
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
-    state = state if state is not None else hf.llava_state(checkpoint.model)
-    tied = checkpoint.model.language_model.config.tie_word_embeddings  # then the head is not stored
-    stored = [x for name, x in state.items() if not (tied and name == "lm_head.weight")]
-    size = sum(x.numel() * (dtype.itemsize if dtype else x.element_size()) for x in stored)
+    if apart is None:
+        state = state if state is not None else hf.llava_state(checkpoint.model)
+    size = apart.size if apart else _size(checkpoint, state or {}, dtype)
     try:
         scratch.mkdir(parents=True)
         check_room(scratch, size)
-        _write(checkpoint, scratch, run or {}, hf.to_llava(checkpoint.model, checkpoint.recipe, state, dtype))
+        more = {}
+        if apart:
+            hf.llava_config(checkpoint.model, checkpoint.recipe).save_pretrained(scratch)
+            more = {"adapters": apart.write(scratch, folder)}
+        else:
+            whole = hf.to_llava(checkpoint.model, checkpoint.recipe, state or {}, dtype)
+            hf.set_generation(whole, checkpoint.tokenizer, checkpoint.stop)
+            whole.save_pretrained(scratch)
+        _write_rest(checkpoint, scratch, {"run": run or {}, **more})
         swap(scratch, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -194,9 +223,14 @@ def save_checkpoint(
         ) from error
 
 
-def _write(checkpoint: Checkpoint, folder: Path, run: dict[str, Any], whole: Any) -> None:
-    hf.set_generation(whole, checkpoint.tokenizer, checkpoint.stop)
-    whole.save_pretrained(folder)
+def _size(checkpoint: Checkpoint, state: dict[str, Tensor], dtype: torch.dtype | None) -> int:
+    tied = checkpoint.model.language_model.config.tie_word_embeddings  # then the head is not stored
+    stored = [x for name, x in state.items() if not (tied and name == "lm_head.weight")]
+    return sum(x.numel() * (dtype.itemsize if dtype else x.element_size()) for x in stored)
+
+
+def _write_rest(checkpoint: Checkpoint, folder: Path, more: dict[str, Any]) -> None:
+    """Write all of a checkpoint but its weights and their configuration."""
     checkpoint.tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(checkpoint.renderer.chat_template, encoding="utf-8")
     checkpoint.preprocess.save(folder)
@@ -213,7 +247,7 @@ def _write(checkpoint: Checkpoint, folder: Path, run: dict[str, Any], whole: Any
         "vistune": __version__,
         "model": checkpoint.recipe.model_dump(exclude_none=True),
         "llm_chat_template": checkpoint.tokenizer.chat_template,
-        "run": run,
+        **more,
     }
     _write_json(folder / METADATA, metadata)
 

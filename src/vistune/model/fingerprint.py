@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from vistune.errors import VistuneError
 from vistune.model import parts
+from vistune.model.apart import CONFIG, base_of
+from vistune.model.stored import METADATA, read_metadata
 
 # What a model computes with. How it was made (vistune.json, optimizer states) alters no answer.
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -21,7 +24,7 @@ _SETTINGS = (
     "*.jinja",
     "chat_template.json",
 )
-_NEVER = ("training_args.bin", "optimizer.bin", "scheduler.bin", "random_states*.bin")
+_NEVER = (CONFIG, "training_args.bin", "optimizer.bin", "scheduler.bin", "random_states*.bin")
 _CHUNK = 1 << 20
 
 
@@ -41,6 +44,10 @@ def fingerprint(name: str | Path) -> str:
     total = hashlib.sha256()
     for path in _files(place):
         total.update(f"{_hash_of(path)}  {path.name}\n".encode())
+    if (place / CONFIG).is_file() and (place / METADATA).is_file():  # adapters: with what they are for
+        config = {**json.loads((place / CONFIG).read_text(encoding="utf-8")), "base_model_name_or_path": ""}
+        total.update(json.dumps(config, sort_keys=True).encode())
+        total.update(fingerprint(base_of(place, read_metadata(place))).encode())
     return f"sha256:{total.hexdigest()}"
 
 

@@ -15,6 +15,8 @@ from vistune.data.corpus import Corpus, load_corpus
 from vistune.data.pictures import PictureSources
 from vistune.data.pixels import PixelStore
 from vistune.errors import count_by_reason, write_problems
+from vistune.model.adapters import experts_note
+from vistune.model.apart import take_apart
 from vistune.model.checkpoint import Checkpoint, save_checkpoint
 from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
@@ -92,7 +94,7 @@ class StageRun:
         corpus = self._corpus(checkpoint)
         check_size(self._name, len(corpus.selection), self._team.size)
         steps = count_steps(self._stage, len(corpus.selection))
-        self._announce(counts, corpus, steps)
+        self._announce(counts, corpus, steps, checkpoint.model)
         if self._team.leads:
             self._caution(cautions(corpus, steps, checkpoint.tokenizer))
         self._move(checkpoint.model)
@@ -155,7 +157,7 @@ class StageRun:
             )
         return corpus
 
-    def _announce(self, counts: dict[str, int], corpus: Corpus, steps: int) -> None:
+    def _announce(self, counts: dict[str, int], corpus: Corpus, steps: int, model: Llava) -> None:
         if not self._team.leads:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -169,6 +171,9 @@ class StageRun:
             f"{self._title}: {len(chosen):,} samples an epoch, {tokens:,} tokens, {supervised:,} of them "
             f"supervised; {steps:,} steps of {self._stage.batch_size}"
         )
+        lora = self._stage.lora
+        if lora and (note := experts_note(model.language_model, lora)):
+            say(f"{self._title}: {note}")
         if corpus.cut:
             say(f"{self._title}: cut at a turn's end, as longer than max_length: {corpus.cut}")
         for reason, count in count_by_reason(corpus.problems).items():
@@ -305,9 +310,15 @@ class StageRun:
 
     def _save(self, checkpoint: Checkpoint, folder: Path) -> None:
         """All processes gather the weights; the leader writes them."""
+        run = {"recipe": self._recipe.model_dump(mode="json"), "stage": self._name}
+        if self._stage.lora and not self._stage.lora.merge:
+            base = str(self._before or self._recipe.model.start_from)
+            apart = take_apart(checkpoint.model, base, keep=self._team.leads)
+            if apart:
+                save_checkpoint(checkpoint, folder, run, apart=apart)
+            return
         exact = exact_weights(self._recipe, self._name, self._before) if self._team.leads else None
         state = llava_state(checkpoint.model, exact, keep=self._team.leads)
         if not self._team.leads:
             return
-        run = {"recipe": self._recipe.model_dump(mode="json"), "stage": self._name}
         save_checkpoint(checkpoint, folder, run, state=state)

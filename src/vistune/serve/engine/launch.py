@@ -60,6 +60,11 @@ def read_exported(folder: Path) -> Exported:
     """
     try:
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        if "adapters" in metadata:
+            raise VistuneError(
+                f"{folder}: holds adapters without the weights they are for. Run `vistune export {folder} "
+                "--out OUT` and serve OUT."
+            )
         told = metadata["model"]
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         context, vision = int(told["max_length"]), str(config["vision_config"]["model_type"])

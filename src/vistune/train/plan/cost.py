@@ -160,4 +160,5 @@ def disk_of(
     saves = min(run.keep + 1, (steps - 1) // run.save_steps)
     width = model.vision.patches * model.vision.width * precision.itemsize
     features = float(pictures * width) if run.features == "cache" else 0.0
-    return Disk(_STORED * (trained + frozen), each * trained, saves, features)
+    apart = stage.lora is not None and not stage.lora.merge
+    return Disk(_STORED * (trained if apart else trained + frozen), each * trained, saves, features)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vistune.data.corpus import Corpus
 from vistune.data.pack import Rows, Tree, make_rows, plant
+from vistune.model.adapters import experts_note
 from vistune.model.computing import PACKED, Computing
 from vistune.model.llava import Llava
 from vistune.recipe import Recipe, StageRecipe
@@ -91,6 +92,7 @@ class StagePlan:
         disk, free: bytes that are written, and that are free where they go, if that is known.
         operations, gpu: what the stage computes, and the kind of GPU to tell the time for.
         computing: how the LLM may be computed.
+        notes: what else is worth knowing of the parameters.
     """
 
     name: str
@@ -113,6 +115,7 @@ class StagePlan:
     precision: torch.dtype = torch.bfloat16
     computing: Computing = PACKED
     cautions: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def lines(self) -> Iterator[str | Text]:
         """The plan, as it is printed."""
@@ -132,6 +135,7 @@ class StagePlan:
             counts = {part: count[number] for part, count in self.parameters.items() if count[number]}
             told = ", ".join(f"{part} {count:,}" for part, count in counts.items())
             yield f"{what}: {told} parameters" if counts else f"{what}: nothing"
+        yield from self.notes
         yield (
             f"an epoch: {self.samples:,} samples, {self.padding.samples:,} tokens, "
             f"{self.supervised:,} of them supervised, {self.pictures:,} pictures"
@@ -195,6 +199,7 @@ def plan_stage(
     times = order.times_shown(steps)
     different = len(corpus.pictures(np.flatnonzero(times)))
     staged = copy.deepcopy(model)
+    note = experts_note(model.language_model, stage.lora) if stage.lora else None
     parameters = set_stage(staged, stage)
     epochs = steps / order.steps_per_epoch
     pictures = epochs * corpus.count_pictures(epoch)
@@ -221,6 +226,7 @@ def plan_stage(
         precision,
         model.computing,
         list(cautions(corpus, steps, tokenizer)),
+        [note] if note else [],
     )
 
 
