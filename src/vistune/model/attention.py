@@ -1,4 +1,4 @@
-"""Attention over packed trees, for any decoder LLM of transformers.
+"""Attention over packed trees, for the decoder LLMs of transformers that let theirs be replaced.
 
 Registered with transformers as one more attention implementation. A model that is called with ``layout=``
 attends as the layout says; called without, as always (SDPA). In training the layout is :class:`Layout`, trees
@@ -139,7 +139,7 @@ def attend(
         return _as_always(module, query, key, value, attention_mask, how, others)
     if s_aux is not None:
         raise VistuneError("Attention sinks (s_aux) cannot be packed. Choose another LLM.")
-    return layout.attend(module, query, key, value, how).transpose(1, 2), None
+    return layout.attend(module, query, key, value, how).transpose(1, 2).contiguous(), None
 
 
 def _as_always(
@@ -178,7 +178,8 @@ def _sliced(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: How)
             if queries[number].shape[2]:
                 attended.append(attend_to_end(queries[number], k, v, how, layout))
             number += 1
-    return torch.cat([*attended, torch.zeros_like(queries[-1])], dim=2)
+    nobodys = query.new_zeros((*query.shape[:2], rest, value.shape[3]))  # as wide as values, not as queries
+    return torch.cat([*attended, nobodys], dim=2)
 
 
 def attend_to_end(

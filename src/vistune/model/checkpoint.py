@@ -92,9 +92,9 @@ def join_parts(
     """
     outlined = outline(recipe, template)
     if recipe.start_from is not None:
-        return dataclasses.replace(
-            load_checkpoint(recipe.start_from, quantise, dtype), recipe=outlined.recipe
-        )
+        loaded = load_checkpoint(recipe.start_from, quantise, dtype)
+        loaded.model.compute(outlined.computing)
+        return dataclasses.replace(loaded, recipe=outlined.recipe)
     assert recipe.vision and recipe.llm  # the recipe's own rule
     parts.hush()
     preprocess = outlined.preprocess
@@ -105,7 +105,8 @@ def join_parts(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         connector = Connector(recipe.connector, vision.width, language_model.config.hidden_size)
-    model = Llava(vision, connector.to(language_model.device), language_model, image_token)
+    connector = connector.to(language_model.device)
+    model = Llava(vision, connector, language_model, image_token, outlined.computing)
     return Checkpoint(model, tokenizer, preprocess, outlined.recipe)
 
 

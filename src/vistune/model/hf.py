@@ -14,6 +14,7 @@ from vistune.model.adapters import gathered, merged_state
 from vistune.model.connector import Connector
 from vistune.model.limits import select_strategy
 from vistune.model.llava import Llava
+from vistune.model.probe import judge
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import ModelRecipe
 
@@ -113,7 +114,7 @@ def from_llava(whole: Any, recipe: ModelRecipe, image_size: int) -> Llava:
     """Our model out of ``LlavaForConditionalGeneration``; encoder and LLM are shared, not copied.
 
     Raises:
-        VistuneError: the weights are not those of ``recipe``'s connector.
+        VistuneError: the weights are not those of ``recipe``'s connector, or the LLM cannot be computed.
     """
     vision = VisionEncoder(whole.model.vision_tower, recipe.vision_layer, recipe.vision_select, image_size)
     language_model = _causal_lm(whole)
@@ -125,7 +126,8 @@ def from_llava(whole: Any, recipe: ModelRecipe, image_size: int) -> Llava:
             "linear layers without an activation, which cannot be represented."
         )
     connector.to(state["linear_1.weight"]).load_state_dict(from_projector(state, connector))
-    return Llava(vision, connector, language_model, whole.config.image_token_index)
+    computing = judge(language_model.config, recipe.max_length)
+    return Llava(vision, connector, language_model, whole.config.image_token_index, computing)
 
 
 def to_projector(connector: Connector) -> dict[str, Tensor]:

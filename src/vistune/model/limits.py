@@ -32,9 +32,15 @@ def check_decoder(config: Any, name: str) -> None:
         raise VistuneError(
             f"{name}: its weights are quantised already. Choose the original, and `lora.quantise: nf4`."
         )
-    with torch.device("meta"):
-        language_model = AutoModelForCausalLM.from_config(config)
-        body = AutoModel.from_config(config)
+    try:
+        with torch.device("meta"):
+            language_model = AutoModelForCausalLM.from_config(config)
+            body = AutoModel.from_config(config)
+    except Exception as error:  # whatever a configuration lacks, each model says it in its own way
+        raise VistuneError(
+            f"{name}: transformers builds no {config.model_type} of its configuration ({error}). Choose another "
+            "LLM."
+        ) from error
     head = language_model.get_output_embeddings()
     shape = (config.vocab_size, config.hidden_size)
     if not isinstance(head, nn.Linear) or head.bias is not None or tuple(head.weight.shape) != shape:
@@ -57,7 +63,7 @@ def check_logits(language_model: Any, name: str) -> None:
     """
     if getattr(language_model.config, "final_logit_softcapping", None) is not None:
         say(f"{name}: its logits are no longer capped: LLaVA's format computes them uncapped")
-        language_model.config.final_logit_softcapping = None
+        uncap(language_model.config)
     ids = torch.arange(_PROBE, device=language_model.device)[None]
     ids %= language_model.config.vocab_size
     embeddings = language_model.get_input_embeddings()(ids)
@@ -69,6 +75,23 @@ def check_logits(language_model: Any, name: str) -> None:
             f"{name}: a {language_model.config.model_type} does more than embeddings, decoder and LM head, "
             "which is all that LLaVA's format can hold. Choose another LLM."
         )
+
+
+def uncap(config: Any) -> None:
+    """Let the LLM's own forward not cap its logits, as LLaVA's format does not.
+
+    Raises:
+        VistuneError: its configuration cannot say so.
+    """
+    if getattr(config, "final_logit_softcapping", None) is None:
+        return
+    try:
+        config.final_logit_softcapping = None
+    except Exception as error:  # of huggingface_hub's strict dataclasses; the kind differs between versions
+        raise VistuneError(
+            f"A {config.model_type} caps its logits, and its configuration allows nothing else; LLaVA's format "
+            "computes them uncapped. Choose another LLM."
+        ) from error
 
 
 def select_strategy(vision: VisionEncoder) -> str:

@@ -43,18 +43,23 @@ class Llava(nn.Module):
     ) -> None:
         super().__init__()
         self.vision, self.connector, self.language_model = vision, connector, language_model
-        self.image_token, self.computing = image_token, computing
-        self.cpu_kernel = use_faster_library(self)
+        self.image_token = image_token
+        self.compute(computing)
+        self.cpu_kernel = use_faster_library(self)  # first: a layer that is replaced loses its hooks
+        self._last_layer = LastLayer(language_model)
+
+    def compute(self, computing: Computing) -> None:
+        """Compute the LLM so from now on."""
+        self.computing = computing
         if computing.packs:
-            prepare(language_model)
-            self._last_layer = LastLayer(language_model)
+            prepare(self.language_model)
 
     def embed(self, ids: Tensor, pixels: Tensor | None) -> Tensor:
         """Embeddings [B, T, D] of ``ids`` [B, T], with features of ``pixels`` [I, 3, H, W] in their places.
 
         Pictures fill the image tokens of the rows in reading order.
         """
-        return self._embed(ids, None if pixels is None else self.features(pixels))
+        return self.embed_connected(ids, None if pixels is None else self.features(pixels))
 
     def forward(self, batch: Batch) -> Tensor:
         """Sum of the cross-entropy over the M places that predict what is trained on; only these go through
@@ -104,7 +109,7 @@ class Llava(nn.Module):
             layout: what each token attends to.
             pictures: connected features [I, P, D] of the row's pictures, in reading order.
         """
-        return self._decode(self._embed(ids, pictures), positions, layout)[0]
+        return self._decode(self.embed_connected(ids, pictures), positions, layout)[0]
 
     def _decode(self, embeddings: Tensor, positions: Tensor, layout: Arrangement) -> Tensor:
         """The decoder's last hidden states [1, N, D] of one packed row."""
@@ -125,6 +130,24 @@ class Llava(nn.Module):
         """
         hidden: Tensor = self.language_model.get_decoder()(
             inputs_embeds=embeddings, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        return hidden
+
+    def read_on(self, embeddings: Tensor, cache: Any, before: int) -> Tensor:
+        """The hidden states [1, n, D] of what is read next, as transformers' generation computes them.
+
+        Args:
+            embeddings: [1, n, D].
+            cache: transformers' own; it is extended.
+            before: how many places it holds.
+        """
+        after = before + embeddings.shape[1]
+        hidden: Tensor = self.language_model.get_decoder()(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones((1, after), dtype=torch.long, device=embeddings.device),
+            position_ids=torch.arange(before, after, device=embeddings.device)[None],
+            past_key_values=cache,
+            use_cache=True,
         ).last_hidden_state
         return hidden
 
@@ -161,8 +184,8 @@ class Llava(nn.Module):
         placed = embeddings.flatten(0, 1).index_copy(0, patches, pictures.flatten(0, 1).to(embeddings.dtype))
         return placed.view_as(embeddings)
 
-    def _embed(self, ids: Tensor, pictures: Tensor | None) -> Tensor:
-        """``pictures`` [I, P, D] in their places, or None where there is no picture."""
+    def embed_connected(self, ids: Tensor, pictures: Tensor | None) -> Tensor:
+        """Embeddings [B, T, D] of ``ids``, with connected features ``pictures`` [I, P, D] in their places."""
         embeddings: Tensor = self.language_model.get_input_embeddings()(ids)
         places = ids == self.image_token
         count = 0 if pictures is None else pictures.shape[0] * pictures.shape[1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ import torch
 from vistune.data.images import Preprocessor
 from vistune.model import parts
 from vistune.model.agree import check_config, check_length, check_preprocessing
+from vistune.model.computing import Computing
 from vistune.model.connector import Connector
 from vistune.model.limits import check_decoder, select_strategy
 from vistune.model.llava import Llava
 from vistune.model.mistakes import check_part
+from vistune.model.probe import judge
 from vistune.model.stored import continued, read_metadata
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import ModelRecipe
@@ -41,6 +44,15 @@ class Outline:
     recipe: ModelRecipe
     image_token: int
 
+    @cached_property
+    def computing(self) -> Computing:
+        """How the LLM may be computed.
+
+        Raises:
+            VistuneError: it cannot be computed as transformers does.
+        """
+        return judge(self.llm, self.recipe.max_length)
+
     def sketch(self) -> Llava:
         """Return the model without its weights (on the meta device), to count on."""
         from transformers import AutoModelForCausalLM
@@ -51,7 +63,7 @@ class Outline:
             vision = self.encoder()
             language_model = AutoModelForCausalLM.from_config(config)
             connector = Connector(self.recipe.connector, vision.width, config.hidden_size)
-        return Llava(vision, connector, language_model, self.image_token)
+        return Llava(vision, connector, language_model, self.image_token, self.computing)
 
     def encoder(self) -> VisionEncoder:
         """Return the vision encoder without its weights.
@@ -107,6 +119,7 @@ def outline(recipe: ModelRecipe, template: str | None = None) -> Outline:
     vision = getattr(vision, "vision_config", vision)
     found = Outline(vision, llm, tokenizer, preprocess, changed, image_token)
     select_strategy(found.encoder())  # refused now, not when a trained model is to be saved
+    _ = found.computing  # refused now, not at the first step
     return found
 
 
@@ -119,6 +132,8 @@ def _of_checkpoint(recipe: ModelRecipe, name: str, template: str | None) -> Outl
     check_config(config, tokenizer, metadata["model"], name)
     check_length(changed, config.text_config)
     tokenizer.chat_template = metadata.get("llm_chat_template")
-    return Outline(
+    found = Outline(
         config.vision_config, config.text_config, tokenizer, preprocess, changed, config.image_token_index
     )
+    _ = found.computing
+    return found

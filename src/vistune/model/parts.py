@@ -19,7 +19,7 @@ from vistune.errors import VistuneError
 from vistune.folders import RUN, is_run
 from vistune.model import hub
 from vistune.model.adapters import quantisation
-from vistune.model.limits import check_decoder, check_logits
+from vistune.model.limits import check_logits
 
 _STARTER = Path(__file__).parent / "starter"
 _STARTER_NAMES = {
@@ -228,7 +228,6 @@ def _load_vision(place: Path | str, dtype: torch.dtype) -> Any:
 def _load_llm(place: Path | str, quantise: str | None, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
-    check_decoder(read_config(place), str(place))
     extra = quantisation(("lm_head",)) if quantise else {}
     language_model = _complete(AutoModelForCausalLM, place, dtype=dtype, **extra)
     check_logits(language_model, str(place))

@@ -88,6 +88,8 @@ def _shrink(config: Any) -> None:
             setattr(config, name, min(value, VOCABULARY - 1))
         elif (size := _size(name)) is not None:
             setattr(config, name, min(value, size))
+    if "mamba_d_ssm" in values:
+        config.mamba_d_ssm = config.mamba_n_heads * config.mamba_d_head
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and value and all(type(x) is int for x in value):
             if _SPECIAL.fullmatch(name):

@@ -174,6 +174,11 @@ class StageRun:
         lora = self._stage.lora
         if lora and (note := experts_note(model.language_model, lora)):
             say(f"{self._title}: {note}")
+        computing = model.computing
+        for line in computing.lines():
+            say(f"{self._title}: {line}")
+        if self._run.share_images and not computing.packs:
+            say(f"{self._title}: run.share_images spares nothing then; it only orders the samples")
         if corpus.cut:
             say(f"{self._title}: cut at a turn's end, as longer than max_length: {corpus.cut}")
         for reason, count in count_by_reason(corpus.problems).items():

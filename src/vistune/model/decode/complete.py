@@ -10,7 +10,8 @@ from itertools import groupby, islice
 import torch
 from torch import Tensor
 
-from vistune.model.decode.decoder import Decoder, Row
+from vistune.model.decode.decoder import Decoder
+from vistune.model.decode.rows import Row
 from vistune.model.llava import Llava
 
 ROWS = 64

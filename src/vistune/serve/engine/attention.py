@@ -169,6 +169,9 @@ class _Watch:
 
 def _refuse(checkpoint: Checkpoint, places: int, pictures: int, prompt: int, answer: int) -> None:
     most = checkpoint.recipe.max_length
+    if not checkpoint.model.computing.packs:
+        kind = checkpoint.model.language_model.config.model_type
+        raise BadRequestError(f"What a {kind} looked at cannot be shown: it does not only attend.")
     if not pictures or not answer:
         raise BadRequestError(f"There is no {'answer' if pictures else 'picture'} to look at.")
     if places != pictures:

@@ -91,7 +91,7 @@ class Batcher:
         self._decoder = Decoder(self._model, checkpoint.stop)
         self.waiting: deque[Job] = deque()
         self.running: dict[Row, Job] = {}
-        self.prefixes = Prefixes(cache_bytes)
+        self.prefixes = Prefixes(cache_bytes if self._decoder.shares else 0)
         self.counts = Counts()
         self._joined = False  # somebody, in the last step
         self._small = sum(p.numel() for p in self._model.parameters()) < _SMALL

@@ -8,6 +8,7 @@ decoder of transformers, with adapters or without, at the cost of a second.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from vistune.model.layers import decoder_layers
 
 _ATTENTION = "vistune_estimate"
 _SHORT, _LONG = 128, 256  # tokens of two passes; their difference is what a token costs
@@ -59,7 +62,8 @@ def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
 
     _register()
     model = _shortened(language_model, layers).train()
-    model.set_attn_implementation(_ATTENTION)
+    with suppress(ValueError):  # an attention that cannot be replaced is looked at as it is
+        model.set_attn_implementation(_ATTENTION)
     with FakeTensorMode():
         _without_storage(model, precision)
         return (_saved(model, _LONG) - _saved(model, _SHORT)) / (_LONG - _SHORT)
@@ -67,13 +71,9 @@ def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
 
 def _shortened(language_model: Any, layers: int) -> Any:
     """A copy of the first ``layers``."""
-    decoder = language_model.get_decoder()
-    whole = decoder.layers
-    decoder.layers = whole[:layers]
-    try:
-        return copy.deepcopy(language_model)
-    finally:
-        decoder.layers = whole
+    copied = copy.deepcopy(language_model)
+    del decoder_layers(copied)[layers:]
+    return copied
 
 
 def _saved(model: Any, tokens: int) -> float:
