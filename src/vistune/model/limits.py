@@ -38,8 +38,8 @@ def check_decoder(config: Any, name: str) -> None:
             body = AutoModel.from_config(config)
     except Exception as error:  # whatever a configuration lacks, each model says it in its own way
         raise VistuneError(
-            f"{name}: transformers builds no {config.model_type} of its configuration ({error}). Choose another "
-            "LLM."
+            f"{name}: transformers builds no LLM of a {config.model_type}'s configuration "
+            f"({str(error).strip().splitlines()[0]}). Choose another LLM."
         ) from error
     head = language_model.get_output_embeddings()
     shape = (config.vocab_size, config.hidden_size)
@@ -89,8 +89,8 @@ def uncap(config: Any) -> None:
         config.final_logit_softcapping = None
     except Exception as error:  # of huggingface_hub's strict dataclasses; the kind differs between versions
         raise VistuneError(
-            f"A {config.model_type} caps its logits, and its configuration allows nothing else; LLaVA's format "
-            "computes them uncapped. Choose another LLM."
+            f"A {config.model_type} caps its logits, and its configuration allows nothing else; "
+            "LLaVA's format computes them uncapped. Choose another LLM."
         ) from error
 
 

@@ -99,7 +99,13 @@ class _Key:
 
 @lru_cache(maxsize=16)
 def _judge(key: _Key) -> Computing:
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+    # The caller's draws and modes are its own.
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+    ):
         return _Probe(key.config).verdict()
 
 
@@ -341,7 +347,7 @@ def _learned(model: Llava, batches: Sequence[Batch]) -> Learned:
     loss = torch.stack(losses).sum()
     loss.backward()
     llm = model.language_model
-    return float(loss), {name: p.grad for name, p in llm.named_parameters() if p.grad is not None}
+    return float(loss.detach()), {name: p.grad for name, p in llm.named_parameters() if p.grad is not None}
 
 
 def _gap(one: Learned, other: Learned) -> float:

@@ -79,9 +79,12 @@ def _shrink(config: Any) -> None:
     heads = next(
         (v for k, v in values.items() if _size(k) == _HEADS and "key" not in k and "kv" not in k), None
     )
+    fewer = _fewer_heads(heads)
     for name, value in values.items():
         if name in _KEY_HEADS:
-            setattr(config, name, value if value <= 1 else _HEADS if value == heads else 2)
+            setattr(config, name, value if value <= 1 else fewer if value == heads else min(2, fewer))
+        elif _size(name) == _HEADS and value == heads:
+            setattr(config, name, fewer)
         elif name in _WIDE:
             setattr(config, name, _HIDDEN * max(1, value // values.get("hidden_size", value)))
         elif _SPECIAL.fullmatch(name):
@@ -98,6 +101,11 @@ def _shrink(config: Any) -> None:
                 setattr(config, name, [min(x, size) for x in value])
         elif hasattr(value, "to_dict"):  # a configuration of its own, such as MPT's of attention
             _shrink(value)
+
+
+def _fewer_heads(heads: int | None) -> int:
+    """A number of heads that divides every width here: 4, or what a small model has."""
+    return _HEADS if heads is None or heads >= _HEADS else 1 if heads == 3 else heads
 
 
 def _numbers(config: Any) -> Iterator[tuple[str, int]]:
