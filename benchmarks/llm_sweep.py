@@ -43,7 +43,7 @@ class Tried:
     why: str
 
     def line(self) -> str:
-        return f"| {self.kind} | {self.rows} | {self.decodes} | {self.why.replace('|', '/')} |"
+        return f"| {self.kind} | {self.rows} | {self.decodes} | {' '.join(self.why.replace('|', '/').split())[:240]} |"
 
 
 def types() -> list[str]:

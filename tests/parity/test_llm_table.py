@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import transformers
-
 from benchmarks.llm_sweep import try_type, types
 
 PAGE = Path(__file__).parents[2] / "docs" / "llms.md"

@@ -326,7 +326,7 @@ def test_an_llm_that_scales_its_logits_is_refused(parts, tmp_path, tokenizer):
         vocab_size=len(tokenizer), num_key_value_heads=2, logits_scaling=8.0, **size
     )
     transformers.GraniteForCausalLM(config).save_pretrained(tmp_path / "llm")
-    with pytest.raises(VistuneError, match="granite.*more than embeddings, decoder and LM head"):
+    with pytest.raises(VistuneError, match=r"granite.*more than embeddings, decoder and LM head"):
         join(parts)
 
 
