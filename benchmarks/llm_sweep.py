@@ -43,7 +43,8 @@ class Tried:
     why: str
 
     def line(self) -> str:
-        return f"| {self.kind} | {self.rows} | {self.decodes} | {' '.join(self.why.replace('|', '/').split())[:240]} |"
+        why = " ".join(self.why.replace("|", "/").split())[:240]
+        return f"| {self.kind} | {self.rows} | {self.decodes} | {why} |"
 
 
 def types() -> list[str]:
