@@ -47,6 +47,7 @@ _FAMILIES = {
     "gemma3": ("Gemma3", {"head_dim": 16, "layer_types": _SLIDING, "sliding_window": 6}),
     "phi3": ("Phi3", {"sliding_window": 6, **_NO_TOKENS}),
 }
+_MIXTURES = {"mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2})}
 VISION_KINDS, LLM_FAMILIES = tuple(_ENCODERS), tuple(_FAMILIES)
 
 
@@ -57,7 +58,7 @@ def tiny_vision(kind="clip"):
 
 
 def tiny_llm(vocabulary, family="llama"):
-    name, extra = _FAMILIES[family]
+    name, extra = {**_FAMILIES, **_MIXTURES}[family]
     kind = "Gemma3TextConfig" if family == "gemma3" else f"{name}Config"
     config = getattr(transformers, kind)(vocab_size=vocabulary, **{**_LLM, **extra})
     return getattr(transformers, f"{name}ForCausalLM")(config)

@@ -27,6 +27,8 @@ RUNS = {
     "roomy": {"memory": 2**40},
     "narrow": {"memory": 1},
     "lora": {"lora": LORA},
+    "dora": {"lora": {**LORA, "dora": True, "merge": False}},
+    "experts": {"lora": LORA, "family": "mixtral"},
     "tied": {"family": "qwen3"},
     "checkpointed": {"run": {"checkpoint_activations": True}},
     "chunked": {"chunk": 320 * 3},
@@ -66,7 +68,7 @@ def files(tmp_path_factory, tokenizer):
     for record in records[0:PICTURES:2]:
         record["image"] = f"torn-{record['image']}"
     (folder / "broken.json").write_text(json.dumps(records))
-    for family in ("llama", "qwen3"):
+    for family in ("llama", "qwen3", "mixtral"):
         save_tiny_parts(folder / family, tokenizer, family=family)
     save_tiny_parts(folder / "large", tokenizer)
     config = LlamaConfig(vocab_size=320, hidden_size=1024, intermediate_size=2816, num_hidden_layers=4)

@@ -1,11 +1,13 @@
 """A dry run counts what a run would compute, by the code that the run itself uses."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.tiny import tiny_llm
 from vistune.conversation import IGNORE_INDEX
 from vistune.data.mix import Mix
 from vistune.data.pack import plant
@@ -161,3 +163,15 @@ def test_a_plan_says_whether_it_fits_and_what_would_help(starter):
     assert any(line.startswith("  run.row_tokens=2048 would do") for line in lines)
     hopeless = [str(line) for line in plan(starter, "instruct", device_memory=2**20).lines()]
     assert any("no single change would do" in line for line in hopeless)
+
+
+def test_a_plan_tells_of_experts_that_get_no_adapters(starter):
+    with torch.device("meta"):
+        mixture = copy.copy(starter)
+        mixture._modules = {**starter._modules, "language_model": tiny_llm(320, "mixtral")}
+    told = [str(line) for line in plan(mixture, "instruct", "stages.instruct.lora.rank=2").lines()]
+    assert [line for line in told if "get no adapters" in line] == [
+        "  experts (49,152 parameters) get no adapters: peft cannot adapt them with `lora.dropout` above 0"
+    ]
+    exact = ("stages.instruct.lora.rank=2", "stages.instruct.lora.dropout=0")
+    assert not any("get no adapters" in str(line) for line in plan(mixture, "instruct", *exact).lines())

@@ -95,7 +95,7 @@ def test_activations_are_those_that_torch_allocates(config, trained, lora, preci
     assert 0.99 * estimated < peak_allocation(forward_and_backward) < 1.05 * (estimated + working)
 
 
-@pytest.mark.parametrize("family", LLM_FAMILIES)
+@pytest.mark.parametrize("family", [*LLM_FAMILIES, "mixtral"])
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_every_family_can_be_measured(family, precision):
     with torch.device("meta"):

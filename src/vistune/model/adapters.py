@@ -46,7 +46,7 @@ def add_adapters(language_model: Any, lora: LoraRecipe, seed: int) -> int:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides by it: a fraction is fine
         lora_dropout=lora.dropout,
         target_modules=targets,
-        target_parameters=_experts(language_model) if _adapts_experts(lora) else None,
+        target_parameters=experts_of(language_model) if _adapts_experts(lora) else None,
         use_dora=lora.dora,
         bias="none",
     )
@@ -59,7 +59,7 @@ def add_adapters(language_model: Any, lora: LoraRecipe, seed: int) -> int:
 
 def experts_note(language_model: nn.Module, lora: LoraRecipe) -> str | None:
     """Return what to tell of experts that get no adapters; None if there are none."""
-    experts = set(_experts(language_model))
+    experts = set(experts_of(language_model))
     if not experts or _adapts_experts(lora):
         return None
     count = sum(p.numel() for name, p in language_model.named_parameters() if name in experts)
@@ -71,7 +71,7 @@ def _adapts_experts(lora: LoraRecipe) -> bool:
     return lora.dropout == 0 and not lora.dora
 
 
-def _experts(language_model: nn.Module) -> list[str]:
+def experts_of(language_model: nn.Module) -> list[str]:
     """Return the names of experts' weights: one parameter [experts, rows, columns] for all of a layer's."""
     return [
         f"{owner}.{name}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vistune.model.adapters import experts_of
 from vistune.model.layers import decoder_layers
 
 _ATTENTION = "vistune_estimate"
@@ -49,6 +50,10 @@ def measure_activations(language_model: Any, precision: torch.dtype) -> Activati
 
     All computes in ``precision``, as in training. Two layers are looked at, and stand for the rest.
     """
+    if precision is torch.float32 and experts_of(language_model):
+        # torch describes the product of a mixture's experts in bfloat16 alone: half the bytes.
+        half = measure_activations(language_model, torch.bfloat16)
+        return Activations(2 * half.kept, 2 * half.layer, 2 * half.boundary)
     layers = language_model.config.get_text_config().num_hidden_layers
     one, two = (_kept(language_model, count, precision) for count in (1, min(2, layers)))
     layer = two - one if layers > 1 else one
