@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test lint format clean
+.PHONY: setup quickstart test test-lowest test-python lint format clean
 
 setup: $(READY)
 
@@ -19,6 +19,29 @@ quickstart: setup
 test: setup
 	$(VENV)/bin/python -m pytest
 
+# The fast tests at the lowest versions that pyproject.toml allows. LOWEST: what to run, e.g. one file.
+LOWEST ?= tests/unit
+test-lowest:
+	$(PYTHON) -m venv .venvs/lowest
+	.venvs/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt torch
+	.venvs/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
+		--editable '.[audit,curate,lora,serve]' pytest hypothesis tensorboard
+	.venvs/lowest/bin/python -m pytest $(LOWEST)
+
+# All that needs no torch, on each other Python that is installed; what needs it is skipped and listed.
+PYTHONS ?= 3.10 3.12 3.13
+TORCHLESS ?= tests/unit
+test-python: setup
+	$(VENV)/bin/python tools/torchless.py > .venvs-requirements.txt
+	for version in $(PYTHONS); do \
+		found=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
+		if [ -z "$$found" ] || ! $$found -c ''; then echo "python$$version: not installed, skipped"; continue; fi; \
+		$$found -m venv .venvs/$$version && \
+		.venvs/$$version/bin/python -m pip install --quiet --disable-pip-version-check -r .venvs-requirements.txt && \
+		.venvs/$$version/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \
+		.venvs/$$version/bin/python -m pytest $(TORCHLESS) || exit 1; \
+	done
+
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -30,4 +53,4 @@ format: setup
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) quickstart
+	rm -rf $(VENV) .venvs .venvs-requirements.txt quickstart

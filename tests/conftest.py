@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,50 @@ settings.load_profile("repeatable")
 # Tests of minutes, or whose outcome hangs on how busy the machine is.
 slow_tests = "VISTUNE_SLOW" in os.environ
 slow = pytest.mark.skipif(not slow_tests, reason="slow: set VISTUNE_SLOW to run it")
+
+# For tests that begin another process which needs torch; all others are found out by themselves, below.
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="needs torch, which is not installed")
+NOT_HERE = {"torch", "peft"} if find_spec("torch") is None else set()
+
+
+def _lacks(error: BaseException | None) -> str | None:
+    """Return the package of ``NOT_HERE`` whose absence led to ``error``."""
+    while error is not None:
+        package = (getattr(error, "name", None) or "").split(".")[0]
+        if isinstance(error, ModuleNotFoundError) and package in NOT_HERE:
+            return package
+        if isinstance(error, ImportError) and NOT_HERE and "requires the PyTorch library" in str(error):
+            return "torch"  # what transformers says in its place
+        error = error.__cause__ or error.__context__
+    return None
+
+
+# Without torch, whatever meets its absence is skipped and listed: no list of such tests is kept by hand.
+# That what should do without torch does is the matter of test_imports.py, which looks from another process.
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    call = getattr(report, "call", None)
+    package = _lacks(call.excinfo.value) if call and call.excinfo else None
+    if report.failed and package:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: needs {package}, which is not installed")  # type: ignore[assignment]
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    package = _lacks(call.excinfo.value) if call.excinfo else None
+    if report.failed and package:
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, f"Skipped: needs {package}, which is not installed")
+    return report
+
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 WORLD_TRAIN, WORLD_VAL, WORLD_SEED = 8, 3, 7

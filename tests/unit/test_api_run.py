@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import needs_torch
 from vistune.errors import VistuneError
 from vistune.serve import run
 from vistune.serve.api.addresses import bind, is_loopback, url_of
@@ -114,6 +115,7 @@ print("ended", flush=True)
 """
 
 
+@needs_torch
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(number):
     """Answers end with an error after the grace, engines are closed, and the exit is clean."""

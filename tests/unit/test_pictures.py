@@ -41,7 +41,7 @@ def in_folder(root: Path) -> Path:
 
 def write_zip(path: Path, content: dict[str, bytes], packing: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", packing) as archive:
-        archive.mkdir("train")
+        archive.writestr("train/", "")  # a folder; ``mkdir`` is of Python 3.11 on
         for name, data in content.items():
             archive.writestr(name, data)
     return path

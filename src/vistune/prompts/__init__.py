@@ -6,14 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vistune.errors import VistuneError
 from vistune.llm.request import Role
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable  # of Python 3.11 on
 
 Messages = tuple[tuple[Role, str], ...]
 
