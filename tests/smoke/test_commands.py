@@ -217,7 +217,7 @@ def test_a_chat_of_several_turns_through_a_pipe(run):
 def test_version_and_help():
     assert vistune("--version").stdout == f"vistune {__version__}\n"
     verbs = [line.split()[0] for line in vistune("--help").stdout.split("Commands:")[1].splitlines() if line]
-    data = ["world", "generate", "curate", "split", "check", "audit"]
+    data = ["world", "generate", "curate", "check", "split", "audit"]
     scores = ["evaluate", "score", "judge", "compare", "ensemble"]
     models = ["train", "import", "export"]
     assert verbs == [*data, *models, *scores, "chat", "serve", "quickstart", "convert", "starter"]
