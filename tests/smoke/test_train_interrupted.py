@@ -79,9 +79,20 @@ def run_until(command, out, enough):
         time.sleep(0.002)
     ended = process.poll() is not None
     if not ended:
-        os.killpg(process.pid, signal.SIGKILL)
+        for one in [process.pid, *descendants(process.pid)]:
+            os.kill(one, signal.SIGKILL)
     process.wait()
     return ended
+
+
+def descendants(process):
+    """All that ``process`` started: those of torchrun are not in its group."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in map(str.split, listed.splitlines())}
+    found = [process]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 def rows_of(out):

@@ -146,3 +146,20 @@ def test_a_run_that_starts_from_a_checkpoint_resumes_too(recipe, data, images, t
     again = parse_recipe({"model": {"start_from": str(first)}, "stages": stages}, "test")
     train(again, data, images, tmp_path / "run")
     assert invoke("train", tmp_path / "run").split() == [str(tmp_path / "run" / "more" / "checkpoint")]
+
+
+def test_two_runs_in_one_folder_at_a_time_are_refused(recipe, data, images, tmp_path, monkeypatch):
+    out, refused = tmp_path / "run", []
+    take = stage_run.optimizer_step
+
+    def step(*args, **kwargs):
+        if not refused:
+            with pytest.raises(VistuneError, match=r"another process trains this run") as caught:
+                train(recipe, data, images, out)
+            refused.append(caught)
+        return take(*args, **kwargs)
+
+    monkeypatch.setattr(stage_run, "optimizer_step", step)
+    train(recipe, data, images, out)
+    assert refused
+    train(recipe, data, images, out)

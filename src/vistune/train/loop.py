@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,13 @@ def train(recipe: Recipe, data: Path, images: Path, out: Path) -> Path:
     recipe = settle(recipe)
     if next(iter(recipe.stages)) not in finished:
         check_model(recipe)
-    with assemble(grouped=recipe.precision != "float32") as team:
+    with assemble(grouped=recipe.precision != "float32") as team, ExitStack() as stack:
         for stage in recipe.stages.values():
             check_optimizer(stage.optimizer, team.device, team.size)
             _refuse_shared_quantised(stage, team.size)
         with team.leader_first():
             if team.leads:
-                record.begin(given, data, images, out, team)
+                stack.enter_context(record.begun(given, data, images, out, team))
         folder: Path | None = None
         for number, name in enumerate(recipe.stages, 1):
             target = out / name / "checkpoint"

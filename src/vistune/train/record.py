@@ -8,10 +8,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from vistune import __version__
 from vistune.errors import VistuneError
@@ -22,6 +25,7 @@ from vistune.train.check import CACHE
 from vistune.train.parallel import Team
 
 _NOTES = ("given", "hashes", "starts", "stages")  # everything else must match on resume
+_LOCK = "run.lock"
 _CHUNK = 1 << 20
 
 
@@ -30,13 +34,32 @@ def check_out(recipe: Recipe, data: Path, images: Path, out: Path) -> None:
     check_claim(out, RUN, _identity(recipe, data, images), [CACHE], _NOTES)
 
 
-def begin(recipe: Recipe, data: Path, images: Path, out: Path, team: Team) -> None:
+@contextmanager
+def begun(recipe: Recipe, data: Path, images: Path, out: Path, team: Team) -> Iterator[None]:
     """Make ``out`` the run's folder, or find that it is; note where, when and with what it starts.
 
+    Meanwhile no other process may train the same run: killing ``torchrun`` may leave its processes behind.
+
     Raises:
-        VistuneError: ``out`` holds a run of another recipe or other data.
+        VistuneError: ``out`` holds a run of another recipe or other data, or is in use.
     """
     claim(out, RUN, _identity(recipe, data, images), [CACHE], _NOTES)
+    lock = FileLock(out / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise VistuneError(
+            f"{out}: another process trains this run. Wait until it ends, or end it; a killed torchrun "
+            "leaves processes behind: pgrep -af vistune."
+        ) from error
+    try:
+        _note_start(recipe, data, out, team)
+        yield
+    finally:
+        lock.release()
+
+
+def _note_start(recipe: Recipe, data: Path, out: Path, team: Team) -> None:
     whole = json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()
     # Of finished stages, files may be gone.
     files = {name: _hash_file(data / name) for name in _files(recipe) if (data / name).is_file()}
