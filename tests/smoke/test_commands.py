@@ -71,7 +71,8 @@ def test_quickstart_leaves_exactly_these_files(run):
     found = files_below(out)
     assert all(any(file.startswith(folder) for file in found) for folder in changing)
     assert {file for file in found if not file.startswith(changing)} == (
-        {"metrics.json", "report.html", "steps.json", "quickstart.json", "train/run.json", "train/curves.png"}
+        {"metrics.json", "report.html", "steps.json", "quickstart.json"}
+        | {"train/run.json", "train/run.lock", "train/curves.png"}
         | {f"model/{name}" for name in checkpoint}
         | {f"train/{name}/{file}" for name in ("align", "instruct") for file in stage}
         | {f"data/{part}/{file}" for part in ("train", "val") for file in data}
