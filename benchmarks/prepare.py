@@ -28,13 +28,12 @@ from unittest.mock import patch
 from vistune.data import corpus
 from vistune.recipe import StageRecipe
 from vistune.template import Renderer, find_template
+from vistune.train.record import processor
 
 try:
     from benchmarks.check import PICTURES, RECORDS, make_records, write_data, write_pictures
-    from benchmarks.machine import processor
 except ModuleNotFoundError:  # run by its path
     from check import PICTURES, RECORDS, make_records, write_data, write_pictures
-    from machine import processor
 
 PATCHES, VOCABULARY = 576, 220
 

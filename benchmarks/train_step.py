@@ -57,13 +57,12 @@ from vistune.train.loader import Loader
 from vistune.train.optimizers import make_optimizer
 from vistune.train.order import Order
 from vistune.train.parallel import Team
+from vistune.train.record import processor
 from vistune.train.stage import optimizer_step
 
 try:
-    from benchmarks.machine import processor
     from benchmarks.models import VOCABULARY, random_model
 except ModuleNotFoundError:  # run by its path
-    from machine import processor
     from models import VOCABULARY, random_model
 
 IMAGE, BATCH = 3, 8

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from vistune.data.generation.generate import generate
+from vistune.data.generation.plan import GenerationSettings
 from vistune.data.sources.annotated import Annotations
 from vistune.data.sources.coco import load_coco
+from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.data.world.write import write_world
 from vistune.starter.tokenizer import train_tokenizer
 
@@ -114,3 +117,26 @@ def tokenizer() -> Any:
         "The dog is on the left of the picture.",
     ]
     return train_tokenizer(sentences * 3, vocabulary=320)
+
+
+# What several tests train on: instruction data of the tiny world, its pictures, and tiny random parts.
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, world_annotations: Annotations) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "train"
+    teacher = OfflineTeacher(world_annotations.categories)
+    generate(world_annotations, teacher, folder, GenerationSettings(seed=0, picture="first"))
+    return folder
+
+
+@pytest.fixture
+def images(tiny_world: Path) -> Path:
+    return tiny_world / "images"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, str]:
+    from tests.tiny import save_tiny_parts  # needs torch, which other tests do without
+
+    return save_tiny_parts(tmp_path_factory.mktemp("parts"), tokenizer)

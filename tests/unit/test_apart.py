@@ -9,9 +9,6 @@ from transformers import LlavaForConditionalGeneration
 
 from tests.tiny import save_tiny_parts, tiny_checkpoint
 from tests.unit.test_adapters import tiny_moe
-from vistune.data.generation.generate import generate
-from vistune.data.generation.plan import GenerationSettings
-from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.model.adapters import add_adapters
 from vistune.model.apart import take_apart
@@ -37,21 +34,8 @@ LORA = {"rank": 2, "alpha": 4}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, world_annotations):
-    folder = tmp_path_factory.mktemp("data")
-    settings = GenerationSettings(seed=0, picture="first")
-    generate(world_annotations, OfflineTeacher(world_annotations.categories), folder / "train", settings)
-    return folder / "train"
-
-
-@pytest.fixture(scope="module")
 def parts(tmp_path_factory, tokenizer):
     return save_tiny_parts(tmp_path_factory.mktemp("parts"), tokenizer, family="qwen2")
-
-
-@pytest.fixture
-def images(tiny_world):
-    return tiny_world / "images"
 
 
 def make_recipe(parts, lora, **settings):

@@ -9,10 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import save_tiny_parts
-from vistune.data.generation.generate import generate
-from vistune.data.generation.plan import GenerationSettings
-from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.recipe import LoraRecipe, RunRecipe, parse_recipe
 from vistune.train import loop, saves, stage_run
@@ -35,23 +31,6 @@ INSTRUCT = {
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, world_annotations):
-    folder = tmp_path_factory.mktemp("data")
-    generate(
-        world_annotations,
-        OfflineTeacher(world_annotations.categories),
-        folder / "train",
-        GenerationSettings(seed=0, picture="first"),
-    )
-    return folder / "train"
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory, tokenizer):
-    return save_tiny_parts(tmp_path_factory.mktemp("parts"), tokenizer)
-
-
 @pytest.fixture
 def recipe(parts):
     return make_recipe(parts)
@@ -62,11 +41,6 @@ def make_recipe(parts, **align):
     return parse_recipe(
         {"model": model, "stages": {"align": {**ALIGN, **align}, "instruct": INSTRUCT}}, "test"
     )
-
-
-@pytest.fixture
-def images(tiny_world):
-    return tiny_world / "images"
 
 
 def weights(folder):

@@ -10,11 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import save_tiny_parts
 from vistune import folders
-from vistune.data.generation.generate import generate
-from vistune.data.generation.plan import GenerationSettings
-from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
 from vistune.model.checkpoint import load_checkpoint, save_checkpoint
 from vistune.recipe import parse_recipe
@@ -34,24 +30,6 @@ STAGE = {
     "epochs": 10,
 }
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.1}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, world_annotations):
-    folder = tmp_path_factory.mktemp("data")
-    settings = GenerationSettings(seed=0, picture="first")
-    generate(world_annotations, OfflineTeacher(world_annotations.categories), folder / "train", settings)
-    return folder / "train"
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory, tokenizer):
-    return save_tiny_parts(tmp_path_factory.mktemp("parts"), tokenizer)
-
-
-@pytest.fixture
-def images(tiny_world):
-    return tiny_world / "images"
 
 
 def make_recipe(parts, precision="float32", stages=None, **run):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import save_tiny_parts
 from vistune.conversation import from_json
 from vistune.data.generation.generate import generate
 from vistune.data.generation.plan import GenerationSettings
@@ -48,16 +47,6 @@ def data(tmp_path_factory, tiny_world):
             GenerationSettings(seed=0, picture="first"),
         )
     return folder / "train"
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory, tokenizer):
-    return save_tiny_parts(tmp_path_factory.mktemp("parts"), tokenizer)
-
-
-@pytest.fixture
-def images(tiny_world):
-    return tiny_world / "images"
 
 
 def make_recipe(parts, validation=HELD_OUT, run=None, precision="float32", **stage):

@@ -51,6 +51,19 @@ def fingerprint(name: str | Path) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file of any size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            content.update(chunk)
+    return content.hexdigest()
+
+
 def _files(folder: Path) -> list[Path]:
     weights, settings = (_matching(folder, patterns) for patterns in (_WEIGHTS, _SETTINGS))
     if not weights:
@@ -64,14 +77,10 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
 
 
 def _hash_of(path: Path) -> str:
-    content = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                content.update(chunk)
+        return hash_file(path)
     except OSError as error:
         raise VistuneError(f"{path}: cannot be read: {error}") from error
-    return content.hexdigest()
 
 
 def _commit(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -34,46 +34,39 @@ def set_up(
             layer.compile(dynamic=True)
 
 
-@contextmanager
-def explained_out_of_memory(run: RunRecipe) -> Iterator[None]:
+def explained_out_of_memory(run: RunRecipe) -> AbstractContextManager[None]:
     """Tell what to change where a step runs out of memory.
 
     Raises:
         VistuneError: in the place of torch's error.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        remedies = [f"`run.row_tokens` below {run.row_tokens}"]
-        if not run.checkpoint_activations:
-            remedies.append("`run.checkpoint_activations: true`")
-        remedies += ["more devices", "a smaller `optimizer`", "`lora`"]
-        raise VistuneError(
-            f"A step ran out of memory. In this order, try: {', '.join(remedies)}. None of the first changes "
-            "what is learned, and the same command goes on; `--dry-run` says what takes the memory."
-        ) from error
+    remedies = [f"`run.row_tokens` below {run.row_tokens}"]
+    if not run.checkpoint_activations:
+        remedies.append("`run.checkpoint_activations: true`")
+    remedies += ["more devices", "a smaller `optimizer`", "`lora`"]
+    return _explained(
+        f"A step ran out of memory. In this order, try: {', '.join(remedies)}. None of the first changes "
+        "what is learned, and the same command goes on; `--dry-run` says what takes the memory."
+    )
 
 
-@contextmanager
-def explained_loading() -> Iterator[None]:
+def explained_loading() -> AbstractContextManager[None]:
     """Tell what to change where the weights have no room.
 
     Raises:
         VistuneError: in the place of torch's error.
     """
+    return _explained(
+        "Loading the model ran out of memory. In this order, try: more devices, a smaller `optimizer`, "
+        "`lora`, `lora: {quantise: nf4}`. `--dry-run` says what takes the memory."
+    )
+
+
+@contextmanager
+def _explained(message: str) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise VistuneError(
-            "Loading the model ran out of memory. In this order, try: more devices, a smaller `optimizer`, "
-            "`lora`, `lora: {quantise: nf4}`. `--dry-run` says what takes the memory."
-        ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch.OutOfMemoryError is one; on the CPU it has no name of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on the CPU it has no name of its own
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise VistuneError(message) from error
+        raise

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from vistune import __version__
 from vistune.errors import VistuneError
 from vistune.folders import RUN, check_claim, claim
+from vistune.model.fingerprint import hash_file
 from vistune.progress import say
 from vistune.recipe import Recipe, apply_overrides, parse_recipe
 from vistune.train.check import CACHE
@@ -26,7 +27,6 @@ from vistune.train.parallel import Team
 
 _NOTES = ("given", "hashes", "starts", "stages")  # everything else must match on resume
 _LOCK = "run.lock"
-_CHUNK = 1 << 20
 
 
 def check_out(recipe: Recipe, data: Path, images: Path, out: Path) -> None:
@@ -149,7 +149,7 @@ def _start(team: Team) -> dict[str, Any]:
         },
         "machine": {
             "host": platform.node(),
-            "cpu": _processor(),
+            "cpu": processor(),
             "cores": os.cpu_count(),
             "gpus": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if cuda else [],
             "processes": team.size,
@@ -171,7 +171,8 @@ def _git() -> dict[str, Any] | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name as the system has it, for example ``AMD EPYC 9124``."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:  # not Linux
@@ -184,18 +185,10 @@ def _now() -> str:
 
 
 def _hash_file(path: Path) -> str:
-    total = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                total.update(chunk)
+        return f"sha256:{hash_file(path)}"
     except OSError as error:
         raise VistuneError(f"{path}: cannot be read ({error.strerror}). Check the data folder.") from error
-    return _named(total)
-
-
-def _named(digest: hashlib._Hash) -> str:
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _change(out: Path, work: Callable[[dict[str, Any]], None]) -> None:
