@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.tiny import save_tiny_parts, tiny_checkpoint
-from tests.unit.test_loop import INSTRUCT, data, images, losses, only, weights  # noqa: F401  (fixtures)
+from tests.unit.test_loop import INSTRUCT, losses, only, weights
 from tests.unit.test_stage import ALONE, batch_of, recipe, samples
 from vistune.errors import VistuneError
 from vistune.recipe import load_recipe, parse_recipe
@@ -129,7 +129,7 @@ def test_offloaded_masters_keep_what_bfloat16_loses_and_are_part_of_the_state(to
     assert optimizer.state[weight]["step"] == 100
 
 
-def test_a_run_goes_on_from_a_save_bit_for_bit(tokenizer, data, images, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_goes_on_from_a_save_bit_for_bit(tokenizer, data, images, tmp_path, monkeypatch):
     """All the randomness of the rounding follows from the step's number."""
     pytest.importorskip("torchao", reason="needs torchao: pip install 'vistune[low-memory]'")
     stage = {**INSTRUCT, "max_steps": 4, "optimizer": {"kind": "adamw_8bit", "weights": "bfloat16"}}
