@@ -19,9 +19,9 @@ def server():
     started = time.monotonic()
     command = [VISTUNE, "serve", "starter", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stderr.readline()
-        assert " at http://" in line, line + process.stderr.read()
         try:
+            line = process.stderr.readline()
+            assert " at http://" in line, line  # the first line: libraries have nothing to say before it
             yield line.split(" at ")[1].split()[0], time.monotonic() - started
         finally:
             process.terminate()

@@ -295,6 +295,7 @@ LONG = "Describe the picture in detail."
 SLOWLY = """
 import time, sys
 from pathlib import Path
+from vistune.cli.main import hush
 from vistune.serve.engine.batcher import Batcher
 from vistune.serve.terminal import ChatOptions, chat
 step = Batcher.step
@@ -302,6 +303,7 @@ def slow(self):
     time.sleep(0.05)
     step(self)
 Batcher.step = slow
+hush()
 chat("starter", ChatOptions(images=(Path(sys.argv[1]),)))
 print("ended")
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from typing import NoReturn
@@ -22,8 +23,16 @@ def _interrupt(*_: object) -> NoReturn:
     raise _Interrupted
 
 
+def hush() -> None:
+    """Silence what torchao says when it is imported, which transformers does: what this machine cannot load,
+    and what is deprecated. Nobody who trains or serves can mend either."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def main() -> NoReturn:
     """Run the command line; what the user can mend is told without a traceback."""
+    hush()
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

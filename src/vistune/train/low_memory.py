@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torchao.optim
 from torch import Tensor
+from torchao.optim.subclass_8bit import OptimState8bit
 
-logging.getLogger("torchao").setLevel(logging.ERROR)  # it lists kernels that this machine cannot load
-import torchao.optim  # noqa: E402
-from torchao.optim.subclass_8bit import OptimState8bit  # noqa: E402
-
-from vistune.train.restore import restore  # noqa: E402
+from vistune.train.restore import restore
 
 _MOMENTS = (("exp_avg", True), ("exp_avg_sq", False))  # and whether they may be negative
 
