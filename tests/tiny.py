@@ -51,9 +51,9 @@ _MIXTURES = {"mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_to
 VISION_KINDS, LLM_FAMILIES = tuple(_ENCODERS), tuple(_FAMILIES)
 
 
-def tiny_vision(kind="clip"):
+def tiny_vision(kind="clip", **settings):
     name, extra = _ENCODERS[kind]
-    config = getattr(transformers, f"{name}Config")(**{**_VISION, **extra})
+    config = getattr(transformers, f"{name}Config")(**{**_VISION, **extra, **settings})
     return getattr(transformers, f"{name}Model")(config)
 
 

@@ -153,6 +153,8 @@ class StageRecipe(_Strict):
     """One stage: what is trained, on what, and how (paper Sec. 4.2).
 
     Attributes:
+        trains: ``connector``, ``llm``, and ``vision``, of which the layers that are read. The paper keeps it
+            frozen.
         data: LLaVA-format files, relative to the data folder; a number is the file's ``passes``.
         mix: ``passes`` as given, or ``uniform``: each file gives an equal part of an epoch, whatever its size
             (the paper's chat stage). The passes then give the epoch's length alone, and must be equal.
@@ -165,7 +167,7 @@ class StageRecipe(_Strict):
         validation: what to measure the stage on while it runs.
     """
 
-    trains: tuple[Literal["connector", "llm"], ...] = Field(min_length=1)
+    trains: tuple[Literal["vision", "connector", "llm"], ...] = Field(min_length=1)
     data: dict[str, SourceRecipe] = Field(min_length=1)
     mix: Literal["passes", "uniform"] = "passes"
     learning_rate: float | dict[str, float]
@@ -205,6 +207,8 @@ class StageRecipe(_Strict):
             raise ValueError(f"`learning_rate` must name what is trained: {', '.join(self.trains)}")
         if self.lora and "llm" not in self.trains:
             raise ValueError("`lora` would be ignored: the stage does not train the llm")
+        if self.lora and not self.lora.merge and "vision" in self.trains:
+            raise ValueError("`lora.merge: false` has no place for a trained encoder: leave `merge` out")
         if self.lora and self.optimizer.weights != "float32":
             raise ValueError("`optimizer.weights: bfloat16` saves nothing beside `lora`: adapters are small")
         if self.mix == "uniform" and len(self.data) == 1:
@@ -266,6 +270,11 @@ class Recipe(_Strict):
         for name, stage in self.stages.items():
             if stage.optimizer.weights == "bfloat16" and self.precision != "bfloat16":
                 raise ValueError(f"stages.{name}: `optimizer.weights: bfloat16` needs `precision: bfloat16`")
+            if "vision" in stage.trains and self.run.features == "cache":
+                raise ValueError(
+                    f"stages.{name}: trains the vision encoder, whose features change with every step: "
+                    "`run.features: cache` cannot keep them. Take `run.features: compute`"
+                )
         first, stage = next(iter(self.stages.items()))
         if stage.lora and not stage.lora.merge and self.model.start_from is None:
             raise ValueError(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import slow_tests
@@ -33,6 +35,12 @@ RUNS = {
     "checkpointed": {"run": {"checkpoint_activations": True}},
     "chunked": {"chunk": 320 * 3},
     "broken": {"data": "broken.json"},
+    "encoder": {"trains": ["vision", "connector", "llm"]},
+    "encoder beside lora": {
+        "trains": ["vision", "llm"],
+        "lora": LORA,
+        "run": {"checkpoint_activations": True},
+    },
     "cached": {"data": "broken.json", "run": {"features": "cache"}},
 }
 if slow_tests:  # compiling takes minutes
@@ -86,7 +94,7 @@ def job_of(files: Path, out: Path, name: str, precision: str) -> dict:
         "max_steps": STEPS,
         "epochs": 9,
     }
-    instruct = {**stage, "trains": ["connector", "llm"]}
+    instruct = {**stage, "trains": options.get("trains", ["connector", "llm"])}
     if "lora" in options:
         instruct["lora"] = options["lora"]
     recipe = {
@@ -169,6 +177,27 @@ def test_several_processes_learn_what_one_does_in_every_kind_of_run(runs):
         for stage, expected in losses(runs[(1, *kind[1:])]).items():
             assert len(expected) == STEPS
             assert found[stage] == pytest.approx(expected, rel=tolerance), (kind, stage)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder beside lora"])
+def test_a_trained_encoder_is_in_the_checkpoint(runs, kind):
+    """The layers that are read are, and are the same on several processes; the last one stays as it was."""
+    state = {
+        (size, stage): load_file(
+            Path(runs[size, kind, "float32"]["out"]) / stage / "checkpoint" / "model.safetensors"
+        )
+        for size in (1, 2)
+        for stage in ("align", "instruct")
+    }
+    names = [name for name in state[1, "align"] if "vision_tower" in name]
+    layers = {name for name in names if ".layers." in name}
+    last = {name for name in layers if ".layers.2." in name}
+    unread = last | {name for name in names if "post_layernorm" in name}
+    assert len(layers) == 3 * len(last) and last
+    for name in names:
+        before, after, spread = (state[key][name] for key in ((1, "align"), (1, "instruct"), (2, "instruct")))
+        assert torch.equal(before, after) is (name in unread), name
+        torch.testing.assert_close(spread, after, atol=2e-4, rtol=0)
 
 
 def test_processes_that_do_not_lead_never_hold_the_whole_model(runs):

@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, MistralConfig
 
-from tests.tiny import LLM_FAMILIES, save_tiny_parts, tiny_llm
+from tests.tiny import LLM_FAMILIES, VISION_KINDS, save_tiny_parts, tiny_llm, tiny_vision
 from vistune.errors import VistuneError
 from vistune.model.adapters import add_adapters
 from vistune.model.connector import Connector
 from vistune.model.llava import Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, ModelRecipe, load_recipe
-from vistune.train.plan.activations import measure_activations
+from vistune.train.plan.activations import measure_activations, measure_encoder
 from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
 from vistune.train.plan.sketch import set_stage, sketch
 
@@ -93,6 +93,28 @@ def test_activations_are_those_that_torch_allocates(config, trained, lora, preci
     model.zero_grad(set_to_none=False)  # gradients are there before, and counted elsewhere
     working = 4 * tokens * config.intermediate_size * precision.itemsize
     assert 0.99 * estimated < peak_allocation(forward_and_backward) < 1.05 * (estimated + working)
+
+
+@pytest.mark.parametrize("kind", VISION_KINDS)
+@pytest.mark.parametrize("precision", [FP32, BF16])
+def test_a_trained_encoder_keeps_what_torch_allocates(kind, precision):
+    """Of each picture; and one layer's backward pass works with at most four tensors of its widest."""
+    encoder = VisionEncoder(tiny_vision(kind, num_hidden_layers=9, image_size=64)).to(precision)
+    assert measure_encoder(encoder, precision) == 0.0
+    encoder.set_trained(True)
+    estimated, pictures = measure_encoder(encoder.to("meta"), precision), 16
+    encoder = VisionEncoder(tiny_vision(kind, num_hidden_layers=9, image_size=64)).to(precision).train()
+    encoder.set_trained(True)
+    pixels = torch.randn(pictures, 3, 64, 64)
+
+    def forward_and_backward():
+        encoder(pixels).float().sum().backward()
+
+    forward_and_backward()
+    encoder.zero_grad(set_to_none=False)
+    working = 4 * pictures * (encoder.patches + encoder.dropped) * 48 * precision.itemsize
+    found = peak_allocation(forward_and_backward)
+    assert 0.95 * pictures * estimated < found < 1.1 * (pictures * estimated + working)
 
 
 @pytest.mark.parametrize("family", [*LLM_FAMILIES, "mixtral"])

@@ -193,10 +193,20 @@ LAYER = 4 * 32 * 32 + 3 * 32 * 64
 PICTURE = 2 * 3 * 64 * 24 * 4 + 2 * (2 * (4 * 24 * 24 + 2 * 24 * 48) * 5 + 4 * 24 * 25)
 
 
+EMBEDDING = 2 * 3 * 64 * 24 * 4
+
+
 @pytest.mark.parametrize(
-    ("trains", "through", "connector"), [({"connector"}, 4, 4), ({"connector", "llm"}, 6, 4), ({"llm"}, 6, 2)]
+    ("trains", "through", "connector", "picture"),
+    [
+        ({"connector"}, 4, 4, PICTURE),
+        ({"connector", "llm"}, 6, 4, PICTURE),
+        ({"llm"}, 6, 2, PICTURE),
+        ({"vision", "llm"}, 6, 4, 3 * PICTURE - EMBEDDING),
+        ({"vision", "connector", "llm"}, 6, 6, 3 * PICTURE - EMBEDDING),
+    ],
 )
-def test_operations_by_hand(tokenizer, trains, through, connector):
+def test_operations_by_hand(tokenizer, trains, through, connector, picture):
     model = tiny_checkpoint(tokenizer).model
     model.set_trained(trains)
     flops = model_flops(model)
@@ -204,7 +214,7 @@ def test_operations_by_hand(tokenizer, trains, through, connector):
     assert flops.prediction == through * 32 * len(tokenizer)
     assert flops.pair == 12 * 32 * 2
     assert flops.patch == connector * 24 * 32
-    assert flops.picture == PICTURE
+    assert flops.picture == picture
 
 
 def make_row(**pictures):

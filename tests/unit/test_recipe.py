@@ -47,6 +47,25 @@ def test_a_wrong_override_is_refused_with_its_name(override, message):
         load_recipe("starter", [override])
 
 
+TRAINED_ENCODER = ["stages.instruct.trains=[vision, llm]", "stages.instruct.learning_rate=1e-5"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.features=cache", "stages.instruct: trains the vision encoder, .*Take `run.features: compute`"),
+        ("stages.instruct.lora={merge: false}", "`lora.merge: false` has no place for a trained encoder"),
+        ("stages.instruct.learning_rate={llm: 1e-5, connector: 1e-5}", "what is trained: vision, llm"),
+    ],
+)
+def test_what_does_not_go_with_a_trained_encoder_is_refused(override, message):
+    kept = ["run.features=compute"]
+    recipe = load_recipe("starter", [*kept, *TRAINED_ENCODER])
+    assert recipe.stages["instruct"].trains == ("vision", "llm")
+    with pytest.raises(VistuneError, match=message):
+        load_recipe("starter", [*kept, *TRAINED_ENCODER, override])
+
+
 def test_an_unknown_recipe_names_the_shipped_ones():
     with pytest.raises(VistuneError, match="starter"):
         load_recipe("no-such-recipe")

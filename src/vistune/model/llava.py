@@ -89,13 +89,19 @@ class Llava(nn.Module):
         """[I, P, width of the vision encoder]; zero pictures for a row without one.
 
         The connector then computes nothing but takes part: its gradient is zero instead of missing. Processes
-        that train together must all reduce the same gradients, whatever their rows show.
+        that train together must all reduce the same gradients, whatever their rows show. An encoder that is
+        trained takes part by one black picture, none of whose features are read: not every kernel for
+        attention computes for zero.
         """
         if batch.pixels is not None:
             features: Tensor = self.vision(batch.pixels)
             return features
         if batch.features is not None:
             return batch.features
+        if self.vision.trained:
+            side = self.vision.image_size
+            none: Tensor = self.vision(torch.zeros((1, 3, side, side), device=batch.ids.device))[:0]
+            return none
         shape = (0, self.vision.patches, self.vision.width)
         return torch.zeros(shape, dtype=self._weight_dtype, device=batch.ids.device)
 
@@ -196,19 +202,22 @@ class Llava(nn.Module):
         return embeddings.masked_scatter(places[..., None], pictures.to(embeddings.dtype))
 
     def set_trained(self, parts: set[str]) -> dict[str, int]:
-        """Train only ``parts`` (``connector``, ``llm``); the one place where this is decided. Of an LLM that
-        has adapters, these alone are trained.
+        """Train only ``parts`` (``vision``, ``connector``, ``llm``); the one place where this is decided.
+
+        Of an LLM that has adapters, these alone are trained; of the encoder, the layers that are read.
 
         Returns:
             How many parameters each part trains.
         """
-        counts = {}
-        for name, module in self.parts().items():
-            module.requires_grad_(name in parts)
-            if name == "llm" and name in parts and has_adapters(module):
-                train_adapters(module)
-            counts[name] = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        return counts
+        self.vision.set_trained("vision" in parts)
+        self.connector.requires_grad_("connector" in parts)
+        self.language_model.requires_grad_("llm" in parts)
+        if "llm" in parts and has_adapters(self.language_model):
+            train_adapters(self.language_model)
+        return {
+            name: sum(p.numel() for p in module.parameters() if p.requires_grad)
+            for name, module in self.parts().items()
+        }
 
     def parts(self) -> dict[str, nn.Module]:
         return {"vision": self.vision, "connector": self.connector, "llm": self.language_model}

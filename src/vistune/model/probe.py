@@ -313,7 +313,7 @@ def _blind(language_model: Any, computing: Computing) -> Llava:
 
 
 class _NoVision(nn.Module):
-    patches, width = 1, 1
+    patches, width, trained = 1, 1, False
 
 
 def _in_llava(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The frozen vision encoder: patch features of one of its layers."""
+"""The vision encoder: patch features of one of its layers. Frozen, unless a stage says otherwise."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ class VisionEncoder(nn.Module):
     Layers after the one that is read are kept, for checkpoints, but not computed.
 
     Args:
-        backbone: for example ``CLIPVisionModel``; never trained here.
+        backbone: for example ``CLIPVisionModel``.
         layer: which hidden state to read, as transformers numbers them: 0 is the first layer's input, -2
             the second-to-last layer's output (the paper's choice).
         select: ``patch`` drops the special tokens before the patches, ``cls_patch`` keeps them.
         image_size: side of the pictures in pixels, where it is not the configuration's.
+
+    Attributes:
+        trained: whether a stage trains it; the paper's two do not.
 
     Raises:
         VistuneError: an encoder of another family, or a setting that does not fit this one.
@@ -54,7 +57,8 @@ class VisionEncoder(nn.Module):
             raise VistuneError(
                 f"vision_select cls_patch: a {config.model_type} has no class token to keep; choose patch."
             )
-        self.backbone = backbone.requires_grad_(False)
+        self.backbone = backbone
+        self.set_trained(False)
 
     @property
     def width(self) -> int:
@@ -71,17 +75,37 @@ class VisionEncoder(nn.Module):
         side = self.image_size // int(self.backbone.config.patch_size)
         return side**2 + self.specials - self.dropped
 
-    @torch.no_grad()
+    @property
+    def depth(self) -> int:
+        """How many layers are computed."""
+        count = int(self.backbone.config.num_hidden_layers)
+        return self.layer if self.layer >= 0 else count + 1 + self.layer
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers that are computed."""
+        found = self.backbone.get_submodule(_layers_of(self.backbone))[: self.depth]
+        assert isinstance(found, nn.ModuleList)
+        return found
+
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` [N, 3, H, W] -> features [N, patches, width]."""
-        depth = int(self.backbone.config.num_hidden_layers)
-        read = self.layer if self.layer >= 0 else depth + 1 + self.layer
         pixels = pixels.to(next(self.backbone.parameters()).dtype)
-        return _up_to(self.backbone, read)(pixels).last_hidden_state[:, self.dropped :]
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            read: Tensor = _up_to(self.backbone, self.depth)(pixels).last_hidden_state
+            return read[:, self.dropped :]
+
+    def set_trained(self, trained: bool) -> None:
+        """Train what is computed, or nothing."""
+        self.trained = trained
+        self.backbone.requires_grad_(False)
+        for name, parameter in _up_to(self.backbone, self.depth).named_parameters():
+            # DINOv2's stands for patches that are hidden from it, and none are.
+            parameter.requires_grad_(trained and not name.endswith("mask_token"))
 
     def train(self, mode: bool = True) -> VisionEncoder:
-        """Stay in evaluation mode: the encoder is frozen."""
-        return super().train(False)
+        """Stay in evaluation mode while the encoder is frozen."""
+        return super().train(mode and self.trained)
 
 
 def special_tokens(config: Any) -> int:
@@ -115,11 +139,7 @@ def _checked_size(config: Any, image_size: int | None) -> int:
 
 def _up_to(backbone: Any, depth: int) -> nn.Module:
     """A view of ``backbone``, same weights, that computes ``depth`` layers and nothing after them."""
-    path = next(
-        name
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == backbone.config.num_hidden_layers
-    )
+    path = _layers_of(backbone)
     view = owner = _own_children(backbone)
     children = list(view._modules)
     for name in children[children.index(path.split(".")[0]) + 1 :]:
@@ -129,6 +149,15 @@ def _up_to(backbone: Any, depth: int) -> nn.Module:
         owner._modules[name] = owner = _own_children(owner.get_submodule(name))
     owner._modules[last] = backbone.get_submodule(path)[:depth]
     return view
+
+
+def _layers_of(backbone: Any) -> str:
+    """The name of the list of ``backbone``'s layers."""
+    return next(
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == backbone.config.num_hidden_layers
+    )
 
 
 def _own_children(module: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 
@@ -19,19 +20,24 @@ def set_up(
     model: Llava, run: RunRecipe, precision: torch.dtype, trained: torch.dtype = torch.float32
 ) -> None:
     """Prepare a model whose trained parts are set: frozen weights take the run's precision, trained ones
-    ``trained``, and decoder layers are checkpointed or compiled where the recipe says so."""
+    ``trained``, and layers are checkpointed or, of the decoder, compiled where the recipe says so."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(trained if parameter.requires_grad else precision)
-    language_model = model.language_model
     if run.checkpoint_activations:
-        enable = getattr(  # the older name of transformers 5's first releases
-            language_model, "activation_checkpointing_enable", language_model.gradient_checkpointing_enable
-        )
-        enable({"use_reentrant": False})
+        _checkpoint(model.language_model)
+        if model.vision.trained:
+            _checkpoint(model.vision.backbone)
     if run.compile:
-        for layer in decoder_layers(language_model):
+        for layer in decoder_layers(model.language_model):
             layer.compile(dynamic=True)
+
+
+def _checkpoint(part: Any) -> None:
+    """Let a model of transformers compute its layers again in the backward pass."""
+    # The older name is that of transformers 5's first releases.
+    enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
 
 
 def explained_out_of_memory(run: RunRecipe) -> AbstractContextManager[None]:

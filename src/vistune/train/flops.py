@@ -6,7 +6,7 @@ once for the gradient of its input and once for that of its weights. So a token 
     6W  where the weights are trained and something before them is, too
     4W  where the weights are frozen but the gradient passes through, as through the LLM of stage 1; or where
         the weights are trained and nothing before them is, as in the connector's first layer
-    2W  where neither holds: the vision encoder
+    2W  where neither holds: the frozen vision encoder
 
 Attention costs 4d for each pair of a query and a key, d being the width of all heads together (2d for the
 score, 2d for the value), and twice that backward. What is computed again under activation checkpointing does
@@ -87,7 +87,7 @@ def model_flops(model: Llava) -> ModelFlops:
     return ModelFlops(
         patches=model.vision.patches,
         picture=_picture(model.vision),
-        patch=_connector(model.connector, connector_trained),
+        patch=_connector(model.connector, connector_trained, model.vision.trained),
         token=sum(_through(layer) for layer in linears),
         prediction=_through(head),
         pair=12.0 * width * config.num_hidden_layers,
@@ -141,27 +141,22 @@ def _through(layer: Any) -> float:
     return (6.0 if layer.weight.requires_grad else 4.0) * _weights(layer)
 
 
-def _connector(connector: nn.Module, trained: bool) -> float:
+def _connector(connector: nn.Module, trained: bool, after_trained: bool) -> float:
     layers = [_weights(layer) for layer in _linears(connector)]
+    if after_trained:
+        return (6.0 if trained else 4.0) * sum(layers)
     return 6.0 * sum(layers) - 2.0 * layers[0] if trained else 2.0 * sum(layers)
 
 
 def _picture(vision: VisionEncoder) -> float:
-    """Forward only, of the layers up to the one that is read."""
+    """The layers up to the one that is read; forward only, unless they are trained."""
     config = vision.backbone.config
-    depth = vision.layer if vision.layer >= 0 else config.num_hidden_layers + 1 + vision.layer
     patches = vision.patches + vision.dropped - vision.specials
     tokens = patches + vision.specials
-    linear = sum(_weights(layer) for layer in _linears(_layers(vision.backbone, depth)))
+    linear = sum(_weights(layer) for layer in _linears(vision.layers))
     embedding = 2.0 * 3 * config.patch_size**2 * config.hidden_size * patches
-    return embedding + 2.0 * linear * tokens + 4.0 * config.hidden_size * tokens**2 * depth
-
-
-def _layers(backbone: Any, depth: int) -> nn.Module:
-    count = backbone.config.num_hidden_layers
-    stacks = (m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
-    layers: nn.Module = next(stacks)[:depth]
-    return layers
+    layers = 2.0 * linear * tokens + 4.0 * config.hidden_size * tokens**2 * vision.depth
+    return 2.0 * embedding + 3.0 * layers if vision.trained else embedding + layers
 
 
 def _head_width(config: Any) -> int:

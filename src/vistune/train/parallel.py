@@ -167,6 +167,7 @@ def shard(
 
 
 def _units(model: Llava, ignored: set[nn.Parameter]) -> Sequence[nn.Module]:
-    """The decoder layers that have something to spread, and last the model, which has the rest."""
-    layers = decoder_layers(model.language_model)
+    """The layers that have something to spread, and last the model, which has the rest. So has a frozen
+    encoder: a row without a picture does not compute it."""
+    layers = [*(model.vision.layers if model.vision.trained else ()), *decoder_layers(model.language_model)]
     return [*(layer for layer in layers if not ignored.issuperset(layer.parameters())), model]

@@ -1,4 +1,5 @@
-"""How much a decoder keeps for its backward pass: asked of autograd itself, on tensors without storage.
+"""How much a decoder, or a trained encoder, keeps for its backward pass: asked of autograd itself, without
+storage.
 
 Every tensor that autograd saves in a forward pass is counted, once for each storage. The pass runs under
 torch's ``FakeTensorMode``: shapes and dtypes are real, memory and time are not spent. So this holds for any
@@ -8,6 +9,7 @@ decoder of transformers, with adapters or without, at the cost of a second.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from vistune.model.adapters import experts_of
 from vistune.model.layers import decoder_layers
+from vistune.model.vision import VisionEncoder
 
 _ATTENTION = "vistune_estimate"
 _SHORT, _LONG = 128, 256  # tokens of two passes; their difference is what a token costs
@@ -61,6 +64,20 @@ def measure_activations(language_model: Any, precision: torch.dtype) -> Activati
     return Activations(one + (layers - 1) * layer, layer, float(width * precision.itemsize))
 
 
+def measure_encoder(vision: VisionEncoder, precision: torch.dtype) -> float:
+    """Bytes that ``vision`` keeps for one picture, as it is set to be trained."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    _register()
+    copied = copy.deepcopy(vision).train()
+    with suppress(ValueError):
+        copied.backbone.set_attn_implementation(_ATTENTION)
+    side = vision.image_size
+    with FakeTensorMode():
+        _without_storage(copied, precision)
+        return _kept_by(copied, lambda: copied(torch.empty(2, 3, side, side, dtype=precision))) / 2
+
+
 def _kept(language_model: Any, layers: int, precision: torch.dtype) -> float:
     """Bytes a token that a model of the first ``layers`` keeps."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -84,6 +101,15 @@ def _shortened(language_model: Any, layers: int) -> Any:
 def _saved(model: Any, tokens: int) -> float:
     embedding = model.get_input_embeddings().weight
     inputs = torch.empty(1, tokens, embedding.shape[1], dtype=embedding.dtype, requires_grad=True)
+    positions = torch.arange(tokens)[None]
+    return _kept_by(
+        model,
+        lambda: model.get_decoder()(inputs_embeds=inputs, position_ids=positions, use_cache=False),
+    )
+
+
+def _kept_by(model: nn.Module, forward: Callable[[], Any]) -> float:
+    """Bytes that autograd saves in a forward pass, beside the parameters."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, Tensor] = {}
 
@@ -94,8 +120,7 @@ def _saved(model: Any, tokens: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        positions = torch.arange(tokens)[None]
-        model.get_decoder()(inputs_embeds=inputs, position_ids=positions, use_cache=False)
+        forward()
     return float(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
 
 

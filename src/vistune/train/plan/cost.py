@@ -89,6 +89,8 @@ def operations(model: Llava, work: Work, checkpointed: bool) -> float:
     """
     flops: ModelFlops = model_flops(model)
     again = flops.token_forward * work.tokens + flops.pair / 3 * work.pairs if checkpointed else 0.0
+    if checkpointed and model.vision.trained:
+        again += flops.picture / 3 * work.encoded
     return (
         flops.token * work.tokens
         + flops.pair * work.pairs

@@ -20,7 +20,7 @@ from vistune.model.layers import decoder_layers
 from vistune.model.llava import LOGITS_AT_ONCE, Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, OptimizerRecipe, RunRecipe, StageRecipe
-from vistune.train.plan.activations import measure_activations
+from vistune.train.plan.activations import measure_activations, measure_encoder
 from vistune.train.plan.sketch import count_parameters, set_stage
 
 GIB = 2**30
@@ -33,6 +33,7 @@ _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
 _WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
 _USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
 
+_ENCODER = "activations of the vision encoder"
 _GATHERED, _ONCE_MORE = "layers gathered from all devices", "layers of trained weights once more, in bfloat16"
 
 _Moment: TypeAlias = tuple[tuple[str, float], ...]  # what is held for the row that is computed
@@ -146,19 +147,36 @@ def _moments(model: Llava, run: RunRecipe, precision: torch.dtype, supervised: f
     connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
     working = _WORKING * tokens * _widest(language_model) * precision.itemsize
     name = f"activations of a row of {tokens:,} tokens"
+    encoder = _encoder(model.vision, run, precision)
     if run.checkpoint_activations:
         boundaries = tokens * layers * measured.boundary + connector
-        yield _moment(name, boundaries, logits)
-        yield _moment(name, boundaries + tokens * measured.layer + working, 0.0)
+        yield _moment(name, boundaries, logits, encoder)
+        yield _moment(name, boundaries + tokens * measured.layer + working, 0.0, encoder)
     else:
         kept = tokens * measured.kept + connector
-        yield _moment(name, kept, logits)
-        yield _moment(name, kept + working, 0.0)
-    yield (("activations of the vision encoder", _vision(model.vision, tokens, precision)),)
+        yield _moment(name, kept, logits, encoder)
+        yield _moment(name, kept + working, 0.0, encoder)
+    yield ((_ENCODER, encoder + _vision(model.vision, tokens, precision)),)
 
 
-def _moment(name: str, activations: float, logits: float) -> _Moment:
-    return (name, activations), ("logits, where an answer stands", logits)
+def _moment(name: str, activations: float, logits: float, encoder: float) -> _Moment:
+    return (name, activations), ("logits, where an answer stands", logits), (_ENCODER, encoder)
+
+
+def _encoder(vision: VisionEncoder, run: RunRecipe, precision: torch.dtype) -> float:
+    """What the encoder keeps of a row's pictures until its own backward pass."""
+    if not vision.trained:
+        return 0.0
+    kept = measure_encoder(vision, precision)
+    if run.checkpoint_activations:
+        inputs = (vision.patches + vision.dropped) * vision.width * precision.itemsize
+        kept = vision.depth * inputs + kept / max(1, vision.depth)
+    return kept * _row_pictures(vision, run.row_tokens)
+
+
+def _row_pictures(vision: VisionEncoder, tokens: int) -> int:
+    """How many pictures a row may hold."""
+    return max(1, tokens // vision.patches)
 
 
 def _linear_weights(language_model: Any) -> int:
@@ -180,6 +198,8 @@ def _gathered(model: Llava, precision: torch.dtype, devices: int, optimizer: Opt
     trained, frozen = (parameters / count for parameters in count_parameters(layers))
     all_trained, all_frozen = count_parameters(model)
     trained_rest, frozen_rest = all_trained - trained * count, all_frozen - frozen * count
+    if model.vision.trained:  # its layers are gathered one at a time, too, and are smaller than a decoder's
+        trained_rest -= count_parameters(model.vision.layers)[0]
     if devices == 1:
         frozen = frozen_rest = 0.0
     weights = 2 * (trained + frozen) + trained_rest + frozen_rest
@@ -192,11 +212,12 @@ def _widest(language_model: Any) -> int:
 
 
 def _vision(vision: VisionEncoder, tokens: int, precision: torch.dtype) -> float:
-    """Nothing is kept for a backward pass: one layer's tensors, for as many pictures as a row may hold."""
-    pictures = max(1, tokens // vision.patches)
+    """One layer's tensors, for as many pictures as a row may hold."""
     config = vision.backbone.config
     widths = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 4 * config.hidden_size)
-    return pictures * (vision.patches + vision.dropped) * widths * float(precision.itemsize)
+    return (
+        _row_pictures(vision, tokens) * (vision.patches + vision.dropped) * widths * float(precision.itemsize)
+    )
 
 
 def told_size(size: float) -> str:
