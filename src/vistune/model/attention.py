@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from vistune.data.pack import Tree
 from vistune.errors import VistuneError
+from vistune.model.blocks import block_mask
 
 NAME = "vistune_tree"
-_FLEX_BLOCK = 128
 
 
 class Arrangement(Protocol):
@@ -83,7 +83,7 @@ class Layout:
     def block_mask(self, tokens: int, window: int | None, device: torch.device) -> Any:
         """FlexAttention's mask of the whole row."""
         if ("flex", window) not in self._masks:
-            self._masks["flex", window] = _block_mask(self.trees, tokens, window, device)
+            self._masks["flex", window] = block_mask(self.trees, tokens, window, device)
         return self._masks["flex", window]
 
 
@@ -240,29 +240,3 @@ def _flex_kernel(device: str) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention) if device == "cuda" else flex_attention
-
-
-def _block_mask(trees: Sequence[Tree], tokens: int, window: int | None, device: torch.device) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    tree, branch, position = (x.to(device) for x in _places(trees, tokens))
-
-    def allowed(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        seen = (tree[q] == tree[k]) & ((branch[k] == 0) | (branch[q] == branch[k])) & (q >= k)
-        return seen if window is None else seen & (position[q] - position[k] < window)
-
-    return create_block_mask(allowed, None, None, tokens, tokens, device=str(device), BLOCK_SIZE=_FLEX_BLOCK)
-
-
-def _places(trees: Sequence[Tree], tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Each place's tree (places beyond the trees are one of their own), branch (0: prefix) and position."""
-    tree = torch.full((tokens,), len(trees))
-    branch, position = torch.zeros(tokens, dtype=torch.long), torch.zeros(tokens, dtype=torch.long)
-    place = 0
-    for number, this in enumerate(trees):
-        for piece, length in enumerate((this.prefix, *this.branches)):
-            here = slice(place, place + length)
-            tree[here], branch[here] = number, piece
-            position[here] = torch.arange(length) + (this.prefix if piece else 0)
-            place += length
-    return tree, branch, position
