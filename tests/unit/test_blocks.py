@@ -1,14 +1,16 @@
 """Block lists counted from trees, against the mask that torch evaluates for every pair of tokens."""
 
+import shutil
 import tracemalloc
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from vistune.data.pack import Tree
+from vistune.model import attention
 from vistune.model.blocks import BLOCK, block_mask, count_blocks
 
 CPU = torch.device("cpu")
@@ -42,6 +44,20 @@ def dense_of(counts, indices):
     for block, (count, chosen) in enumerate(zip(counts[0, 0], indices[0, 0], strict=True)):
         blocks[block, chosen[: int(count)].long()] = True
     return blocks
+
+
+@torch.no_grad()
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++: compiled, FlexAttention reads the lists")
+def test_the_compiled_kernel_computes_what_the_trees_say():
+    trees = row([(130, [70, 200, 300]), (0, [250]), (300, [90, 40])])
+    tokens = sum(tree.tokens for tree in trees)
+    query, key, value = torch.randn(3, 1, 2, tokens + 37, 16)
+    mask = block_mask(trees, tokens + 37, 150, CPU)
+    found = torch.compile(flex_attention)(query, key, value, block_mask=mask)
+    expected = attention._sliced(
+        query, key, value, attention.Layout(trees), attention.How(None, 0.0, 150, None)
+    )
+    torch.testing.assert_close(found[:, :, :tokens], expected[:, :, :tokens], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 4096])
