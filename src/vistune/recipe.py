@@ -231,6 +231,8 @@ class RunRecipe(_Strict):
     Attributes:
         share_images: compute a picture once for all its dialogues of a step. Where it is on, an epoch's
             order keeps the dialogues on one picture together.
+        fit: choose by the device's memory, for each stage, what the recipe does not give of ``row_tokens``
+            (large ones), ``checkpoint_activations`` (only if there is no room) and ``compile`` (on a GPU).
         row_tokens: tokens that are computed at a time on one device (the micro-batch).
         features: ``cache`` computes the frozen encoder's features once, before a stage, and keeps them on
             disk; ``compute`` computes them at every step.
@@ -245,6 +247,7 @@ class RunRecipe(_Strict):
     """
 
     share_images: bool = True
+    fit: bool = False
     row_tokens: int = Field(4096, gt=0)
     features: Literal["compute", "cache"] = "compute"
     workers: int = Field(2, ge=1)
@@ -254,6 +257,12 @@ class RunRecipe(_Strict):
     checkpoint_activations: bool = False
     compile: bool = False
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> RunRecipe:
+        if self.fit and {"row_tokens", "checkpoint_activations", "compile"} <= self.model_fields_set:
+            raise ValueError("`fit` would be ignored: all that it chooses is given")
+        return self
 
 
 class Recipe(_Strict):

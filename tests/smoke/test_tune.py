@@ -42,7 +42,6 @@ def test_tune_on_the_starter_learns_a_handful_of_samples(data, tiny_world, tmp_p
             "stages.tune.validation.data=train.json",
             "stages.tune.validation.questions=train.json",
             "stages.tune.validation.every=20",
-            "run.checkpoint_activations=false",
         ],
     )
     train(recipe, data, tiny_world / "images", tmp_path / "run")

@@ -11,7 +11,7 @@ from vistune.data.records import write_records
 from vistune.errors import VistuneError
 from vistune.model import parts as model_parts
 from vistune.model.checkpoint import save_checkpoint
-from vistune.recipe import parse_recipe
+from vistune.recipe import RunRecipe, parse_recipe
 from vistune.train.check import check_size, settle
 from vistune.train.loop import read_all_metrics, train
 from vistune.train.plan.command import plan_run
@@ -151,6 +151,18 @@ def test_hours_and_memory_are_told_for_a_gpu_that_is_not_here(parts, data, image
     assert "disk: at most" in told and "are free" in told
     plan_run(recipe, data, images, tmp_path / "run", 1, "h100", 12)
     assert "fits into a device of 12 GiB" in capsys.readouterr().out
+
+
+def test_what_fit_leaves_to_the_device_is_told(parts, data, images, tmp_path, capsys):
+    recipe = recipe_of({**parts, "template": "short", "max_length": 512})
+    recipe = recipe.model_copy(update={"precision": "bfloat16", "run": RunRecipe(fit=True)})
+    plan_run(recipe, data, images, tmp_path / "run", 1, "rtx4090")
+    assert "run.fit: rows of 16,384 tokens, activations kept, layers compiled" in capsys.readouterr().out
+    plan_run(recipe, data, images, tmp_path / "run", 1)  # here, on the CPU
+    planned = capsys.readouterr().out
+    train(recipe, data, images, tmp_path / "run")
+    for told in (planned, capsys.readouterr().err):
+        assert "run.fit: rows of 4,096 tokens, activations kept\n" in told
 
 
 def test_an_unknown_gpu_is_refused_before_anything_is_read(parts, tmp_path):

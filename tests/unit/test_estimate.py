@@ -165,7 +165,7 @@ def large():
 
 def estimate(large, name, stage, devices=1, **run):
     recipe = load_recipe(name)
-    changed = recipe.run.model_copy(update=run)
+    changed = recipe.run.model_copy(update={"checkpoint_activations": True, **run})
     return estimate_stage(large, recipe.stages[stage], changed, BF16, devices)
 
 
@@ -199,7 +199,7 @@ def test_full_training_takes_16_bytes_a_parameter_and_2_for_the_copy(large):
 def optimized(large, optimizer, name="llava-1.5-7b", **run):
     """The estimate of full tuning on one device with another optimizer."""
     recipe = load_recipe(name, [f"stages.instruct.optimizer={optimizer}"])
-    changed = recipe.run.model_copy(update=run)
+    changed = recipe.run.model_copy(update={"checkpoint_activations": True, **run})
     return estimate_stage(large, recipe.stages["instruct"], changed, BF16, 1)
 
 
@@ -256,7 +256,7 @@ def test_the_model_is_left_as_it_was(large):
 
 
 def test_remedies_are_changes_that_do(large):
-    recipe = load_recipe("llava-1.5-7b")
+    recipe = load_recipe("llava-1.5-7b", ["run.checkpoint_activations=true"])
     stage, run = recipe.stages["instruct"], recipe.run
     found = list(remedies(large, stage, run, BF16, 1, 80 * GIB))
     assert [text.split(" would")[0] for text in found] == [

@@ -161,7 +161,7 @@ def test_bfloat16_leaves_frozen_weights_as_they_were(parts, data, images, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "run", [{"features": "cache"}, {"checkpoint_activations": True}, {"row_tokens": 200}]
+    "run", [{"features": "cache"}, {"checkpoint_activations": True}, {"row_tokens": 200}, {"fit": True}]
 )
 def test_how_it_is_computed_does_not_change_what_is_learned(parts, data, images, tmp_path, run):
     recipe = make_recipe(parts)

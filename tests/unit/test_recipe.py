@@ -35,6 +35,10 @@ def test_an_override_changes_one_setting():
         ("stages.align.lora={rank: 8}", "stages.align: `lora` would be ignored"),
         ("stages.instruct.learning_rate={llm: 1}", "must name what is trained: connector, llm"),
         ("stages.align.learning_rate=-1", "greater than 0"),
+        (
+            "run={fit: true, row_tokens: 2048, checkpoint_activations: true, compile: false}",
+            "run: `fit` would be ignored",
+        ),
         ("stages.align.data={}", "stages.align.data"),
         ("stages.align.data={a.json: {pases: 1}}", "unknown setting; did you mean 'passes'"),
         ("model.start_from=run/align/checkpoint", "model: `vision` would be ignored beside `start_from`"),

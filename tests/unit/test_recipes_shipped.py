@@ -42,7 +42,7 @@ def test_every_template_is_known(name):
 @pytest.mark.parametrize("name", BIG)
 def test_what_all_of_the_references_runs_share(name):
     recipe = load_recipe(name)
-    assert recipe.precision == "bfloat16" and recipe.run.checkpoint_activations
+    assert recipe.precision == "bfloat16" and (recipe.run.fit or name == "single-gpu")
     assert recipe.model.max_length == 2048
     assert (recipe.model.vision_layer, recipe.model.vision_select) == (-2, "patch")
     for stage in recipe.stages.values():
@@ -117,8 +117,7 @@ def test_lora_is_llava_15_but_for_the_adapters():
 def test_single_gpu():
     recipe = load_recipe("single-gpu")
     assert recipe.stages["instruct"].lora.quantise == "nf4"
-    assert recipe.run.row_tokens < load_recipe("lora").run.row_tokens
-    assert recipe.run.row_tokens >= recipe.model.max_length
+    assert recipe.run.row_tokens == recipe.model.max_length and recipe.run.checkpoint_activations
     assert "conversation.json" in recipe.stages["instruct"].data  # what `generate` writes
 
 

@@ -49,8 +49,7 @@ class Team:
         """Bytes that this process may use: a GPU's, or its share of the machine's."""
         if self.device.type == "cuda":
             return int(torch.cuda.get_device_properties(self.device).total_memory)
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // here
+        return cpu_memory(int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
 
     def wait(self) -> None:
         """Wait until all processes are here, however long the others work."""
@@ -108,6 +107,11 @@ class Team:
         if not self.gather(True)[0]:
             raise VistuneError("Process 0 failed; its message says why.")
         yield
+
+
+def cpu_memory(processes: int) -> int:
+    """Bytes of the machine's memory for each of its ``processes``."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
 
 
 @contextmanager

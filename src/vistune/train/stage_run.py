@@ -21,7 +21,7 @@ from vistune.model.checkpoint import Checkpoint, save_checkpoint
 from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
 from vistune.progress import meter, say
-from vistune.recipe import Recipe
+from vistune.recipe import Recipe, RunRecipe
 from vistune.train.broken import BrokenPictures
 from vistune.train.cautions import cautions, ends_above_guessing
 from vistune.train.check import CACHE, check_size
@@ -37,6 +37,7 @@ from vistune.train.order import Order, count_steps, digest, mixed_seed
 from vistune.train.parallel import Team, shard
 from vistune.train.placing import materialize, structure
 from vistune.train.plan.estimate import estimate_stage
+from vistune.train.plan.fitting import fit_run, told_fit
 from vistune.train.plan.sketch import sketch
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
@@ -88,6 +89,7 @@ class StageRun:
             VistuneError: data, parts or settings do not allow it; or no room is left.
         """
         begun = time.monotonic()
+        self._run = self._fitted()
         with explained_loading():
             checkpoint = start(self._recipe, self._name, self._before, whole=self._team.leads)
         counts = checkpoint.model.set_trained(set(self._stage.trains))
@@ -123,6 +125,18 @@ class StageRun:
         saves.finish()
         self._team.wait()
         return saves.seconds
+
+    def _fitted(self) -> RunRecipe:
+        """How the stage is computed; the leader decides for all what the recipe leaves open."""
+        run = self._run
+        if run.fit and self._team.leads:
+            model, kind = sketch(self._recipe.model), self._team.device.type
+            longest = self._recipe.model.max_length
+            size, memory = self._team.size, self._team.memory
+            run = fit_run(model, self._stage, run, self._precision, size, memory, kind, longest)
+            for line in told_fit(run):
+                say(f"{self._title}: {line}")
+        return self._team.gather(run)[0]
 
     def _communicates_once(self) -> bool:
         """Whether each process has room for all gradients, so that a step communicates them only once."""

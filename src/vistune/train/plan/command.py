@@ -12,9 +12,11 @@ from vistune.progress import show
 from vistune.recipe import Recipe
 from vistune.train.check import CACHE, check_data, check_model, check_size, settle
 from vistune.train.compute import PRECISION
+from vistune.train.parallel import cpu_memory
 from vistune.train.plan.cost import Gpu, find_gpu
 from vistune.train.plan.dry_run import plan_stage
 from vistune.train.plan.estimate import GIB
+from vistune.train.plan.fitting import fit_run
 from vistune.train.record import check_out
 
 
@@ -57,14 +59,18 @@ def plan_run(
             recipe.model.picture,
         )
         check_size(name, len(corpus.selection), count)
+        # A run without a GPU computes on the CPU: nobody asks whether that fits, but `fit` does.
+        kind_of, memory = ("cpu", cpu_memory(count)) if room is None else ("cuda", room)
+        precision, longest = PRECISION[recipe.precision], recipe.model.max_length
+        run = fit_run(model, stage, recipe.run, precision, count, memory, kind_of, longest)
         plan = plan_stage(
             name,
-            recipe,
+            recipe.model_copy(update={"run": run}),
             corpus,
             model,
             outlined.tokenizer,
             outlined.image_token,
-            PRECISION[recipe.precision],
+            precision,
             count,
             room,
             kind,

@@ -22,6 +22,7 @@ from vistune.train.flops import attended_pairs
 from vistune.train.order import Order, count_steps
 from vistune.train.plan.cost import Disk, Gpu, Work, disk_of, operations, time_lines
 from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.plan.fitting import told_fit
 from vistune.train.plan.preview import preview
 from vistune.train.plan.sketch import set_stage
 
@@ -176,6 +177,7 @@ def plan_stage(
     """Count what stage ``name`` would do with ``corpus``.
 
     Args:
+        recipe: with what ``run.fit`` leaves open chosen for the stage.
         model: a :func:`vistune.train.plan.sketch.sketch`; it is left as it is.
         device_memory: bytes of one device; None: nothing is said about whether the stage fits.
         gpu: the kind of device to tell the time for.
@@ -226,7 +228,7 @@ def plan_stage(
         precision,
         model.computing,
         list(cautions(corpus, steps, tokenizer)),
-        [note] if note else [],
+        [*([note] if note else []), *told_fit(run)],
     )
 
 
