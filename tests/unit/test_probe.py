@@ -138,12 +138,12 @@ def test_a_twin_keeps_what_each_layer_is_and_shrinks_the_rest() -> None:
     assert torch.equal(twin(config).lm_head.weight, twin(config).lm_head.weight)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_model_that_makes_much_of_rounding_is_not_taken_for_one_that_padding_changes(threads: int) -> None:
+def test_a_model_that_makes_much_of_rounding_is_not_taken_for_one_that_padding_changes() -> None:
     """Qwen3-Next's gradients differ by up to 11% where only the order of a sum does."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(2)
     try:
-        assert _Probe(transformers.Qwen3NextConfig()).verdict().rows == "padded"
+        assert judge(transformers.Qwen3NextConfig(), 512).rows == "padded"
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

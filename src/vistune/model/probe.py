@@ -24,6 +24,7 @@ from vistune.model.decode import Decoder, Row
 from vistune.model.limits import uncap
 from vistune.model.llava import Llava
 from vistune.model.probe_samples import PICTURE, TREES
+from vistune.model.threads import one_thread
 from vistune.model.twin import VOCABULARY, twin
 
 # Rounding moves losses and gradients by 1e-6 of their size, a leak by 1e-2 and more.
@@ -98,6 +99,7 @@ def _judge(key: _Key) -> Computing:
     # The caller's draws and modes are its own.
     with (
         torch.random.fork_rng(devices=[]),
+        one_thread(),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.device("cpu"),

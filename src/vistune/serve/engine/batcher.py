@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vistune.model.checkpoint import Checkpoint
 from vistune.model.decode import Decoder, Prefixes, Row, Sampler, Stretch
+from vistune.model.threads import one_thread
 from vistune.serve.engine.engine import Finish, Piece, Sampling, Usage
 from vistune.serve.engine.prepare import Prepared
 from vistune.serve.engine.writing import Writer
@@ -105,21 +106,12 @@ class Batcher:
         self._drop_cancelled()
         joining = [] if self._joined and self.running else self._choose()
         self._joined = bool(joining)
-        with self._threads():
+        # The server's other threads want a core, too.
+        with one_thread() if self._small else nullcontext():
             if joining:
                 self._join(joining)
             elif self.running:
                 self._tell(self._decoder.step())
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """Compute a small model in one thread: the server's other threads want a core, too."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(1 if self._small else before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody, and begin anew."""
