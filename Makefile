@@ -25,7 +25,7 @@ test-lowest:
 	$(PYTHON) -m venv .venvs/lowest
 	.venvs/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt torch
 	.venvs/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
-		--editable '.[audit,curate,lora,serve]' pytest pytest-timeout hypothesis tensorboard
+		--editable '.[audit,curate,lora,low-memory,serve]' pytest pytest-timeout hypothesis tensorboard
 	.venvs/lowest/bin/python -m pytest $(LOWEST)
 
 # All that needs no torch, on each other Python that is installed; what needs it is skipped and listed.

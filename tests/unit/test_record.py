@@ -1,5 +1,6 @@
 """``run.json``, and a run's folder given in the place of a recipe or a checkpoint."""
 
+import contextlib
 import hashlib
 import json
 
@@ -14,10 +15,11 @@ from vistune.data.generation.generate import generate
 from vistune.data.generation.plan import GenerationSettings
 from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.errors import VistuneError
+from vistune.model import cpu_linear
 from vistune.model.checkpoint import is_ours, load_checkpoint
 from vistune.model.fingerprint import fingerprint
 from vistune.recipe import parse_recipe
-from vistune.train import stage_run
+from vistune.train import record, stage_run
 from vistune.train.loop import read_all_metrics, train
 from vistune.train.record import read_run
 
@@ -163,3 +165,30 @@ def test_two_runs_in_one_folder_at_a_time_are_refused(recipe, data, images, tmp_
     train(recipe, data, images, out)
     assert refused
     train(recipe, data, images, out)
+
+
+@pytest.mark.skipif(not cpu_linear._is_there(), reason="needs oneDNN beside MKL")
+def test_a_resumed_run_multiplies_by_what_it_began_with(recipe, data, images, tmp_path, monkeypatch, capsys):
+    """Whatever is faster by then; but on another processor it chooses anew."""
+    out, faster, taken = tmp_path / "run", [], []
+    monkeypatch.setattr(cpu_linear.CpuKernel, "_faster", lambda *_: faster[-1])
+    learn = stage_run.StageRun._learn
+
+    def noted(self, checkpoint, *rest):
+        taken.append(checkpoint.model.cpu_kernel.library)
+        return learn(self, checkpoint, *rest)
+
+    monkeypatch.setattr(stage_run.StageRun, "_learn", noted)
+    take = stage_run.optimizer_step
+    for faster_now, processor in (("onednn", "A"), ("mkl", "A"), ("mkl", "B")):
+        faster.append(faster_now)
+        monkeypatch.setattr(cpu_linear, "_decided", None)
+        monkeypatch.setattr(record, "processor", lambda processor=processor: processor)
+        monkeypatch.setattr(stage_run, "optimizer_step", take)
+        interrupt(monkeypatch, 3 if processor == "A" else 99)
+        with contextlib.suppress(KeyboardInterrupt):
+            train(recipe, data, images, out)
+    assert taken == ["onednn", "onednn", "onednn", "mkl"]  # the second start reaches stage 2
+    starts = json.loads((out / "run.json").read_text())["starts"]
+    assert [start["linear_library"] for start in starts] == ["onednn", "onednn", "mkl"]
+    assert "was begun on A and is resumed on B" in " ".join(capsys.readouterr().err.split())

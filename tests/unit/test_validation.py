@@ -20,6 +20,7 @@ from vistune.recipe import parse_recipe
 from vistune.train import stage_run
 from vistune.train.best import BestCheckpoint, HeldOutRow, best_of, without_gain
 from vistune.train.loop import read_all_metrics, train
+from vistune.train.plan.command import plan_run
 from vistune.train.validation import HeldOut, read_validation
 
 STAGE = {
@@ -176,6 +177,24 @@ def test_pictures_that_are_also_trained_on_are_told(parts, data, images, tmp_pat
     assert "also trained on" not in told
     assert "stops after 9 evaluations without a gain; the learning-rate schedule stays" in told
     assert "held out" in told and "best after step" in told
+
+
+def test_a_dry_run_says_what_the_run_says(parts, data, images, tmp_path, capsys):
+    recipe = make_recipe(parts, {**HELD_OUT, "stop_after": 9})
+    plan_run(recipe, data, images, tmp_path / "run", 1)
+    planned = " ".join(capsys.readouterr().out.split())
+    train(recipe, data, images, tmp_path / "run")
+    ran = " ".join(capsys.readouterr().err.split())
+    held_out = ran[ran.index("held out: ") : ran.index("best/ is kept by accuracy, then loss")]
+    assert held_out in planned and "measured every 2 steps, 3 times, about " in held_out
+    assert "stops after 9 evaluations without a gain" in planned
+    (data / "none.json").write_text("[]")
+    for file, message in (("gone.json", r"gone\.json: no such file"), ("none.json", "holds no record")):
+        recipe = make_recipe(parts, {"data": file})
+        with pytest.raises(VistuneError, match=message):
+            plan_run(recipe, data, images, tmp_path / "other", 1)
+        with pytest.raises(VistuneError, match=message):
+            train(recipe, data, images, tmp_path / "other")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16"])

@@ -63,6 +63,14 @@ class CpuKernel:
             _decided = self.library = _decided or self._faster(rows, gradients)
         return self.library
 
+    def take(self, library: str) -> bool:
+        """Decide for ``library``, as a run's beginning did; return whether this machine has it."""
+        if library == "mkl":
+            self.library = "mkl"
+        elif library == "onednn" and _is_there():
+            self.library = "onednn"
+        return self.library == library
+
     def _faster(self, rows: int, gradients: bool) -> Library:
         taken: dict[Library, float] = {"mkl": 0.0, "onednn": 0.0}
         costly = sorted(self._shapes, key=lambda shape: -self._shapes[shape] * shape[0] * shape[1])

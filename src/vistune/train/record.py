@@ -26,7 +26,7 @@ from vistune.train.check import CACHE
 from vistune.train.parallel import Team
 
 _NOTES = ("given", "hashes", "starts", "stages")  # everything else must match on resume
-_LOCK = "run.lock"
+_LOCK, _LIBRARY = "run.lock", "linear_library"
 
 
 def check_out(recipe: Recipe, data: Path, images: Path, out: Path) -> None:
@@ -89,6 +89,32 @@ def note_stage(out: Path, stage: str, seconds: float | None = None) -> None:
             times |= {"end": _now(), "seconds": round(seconds, 2)}
 
     _change(out, note)
+
+
+def linear_library(out: Path, choose: Callable[[str | None], str]) -> str:
+    """Return what linear layers are multiplied by on the CPU, and note it beside the start.
+
+    Libraries round differently, and a resumed run must equal an uninterrupted one: so it takes what the run's
+    beginning took, whatever is faster now. On another processor it chooses anew.
+
+    Args:
+        choose: takes what the run's beginning took, None if there is nothing to keep to, and decides.
+    """
+    taken = ""
+
+    def note(kept: dict[str, Any]) -> None:
+        nonlocal taken
+        now = kept["starts"][-1]
+        known = [start for start in kept["starts"] if _LIBRARY in start]
+        before = known[-1] if known else None
+        if before and before["machine"]["cpu"] != now["machine"]["cpu"]:
+            then, here = before["machine"]["cpu"], now["machine"]["cpu"]
+            say(f"{out}: was begun on {then} and is resumed on {here}: sums may be rounded otherwise")
+            before = None
+        now[_LIBRARY] = taken = choose(before[_LIBRARY] if before else None)
+
+    _change(out, note)
+    return taken
 
 
 def read_run(folder: Path, overrides: list[str] | None = None) -> tuple[Recipe, Path, Path]:

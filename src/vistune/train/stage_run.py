@@ -18,6 +18,7 @@ from vistune.errors import count_by_reason, write_problems
 from vistune.model.adapters import experts_note
 from vistune.model.apart import take_apart
 from vistune.model.checkpoint import Checkpoint, save_checkpoint
+from vistune.model.cpu_linear import CpuKernel
 from vistune.model.hf import llava_state
 from vistune.model.llava import Llava
 from vistune.progress import meter, say
@@ -39,16 +40,17 @@ from vistune.train.placing import materialize, structure
 from vistune.train.plan.estimate import estimate_stage
 from vistune.train.plan.fitting import fit_run, told_fit
 from vistune.train.plan.sketch import sketch
+from vistune.train.record import linear_library
 from vistune.train.saves import Saves
 from vistune.train.stage import StepResult, optimizer_step, schedule
 from vistune.train.start import exact_weights, start
 from vistune.train.validation import (
     VALIDATION,
     Validation,
-    announce,
     load_held_out,
     read_validation,
     step_tokens,
+    told_held_out,
 )
 
 
@@ -101,7 +103,7 @@ class StageRun:
             self._caution(cautions(corpus, steps, checkpoint.tokenizer))
         self._move(checkpoint.model)
         if self._team.device.type == "cpu" and self._precision is torch.float32:
-            checkpoint.model.cpu_kernel.choose(self._run.row_tokens, gradients=True)
+            self._choose_library(checkpoint.model.cpu_kernel)
         self._once = self._communicates_once()
         order = self._order(corpus)
         self._team.agree("the order of the samples", digest(corpus, order))
@@ -125,6 +127,17 @@ class StageRun:
         saves.finish()
         self._team.wait()
         return saves.seconds
+
+    def _choose_library(self, kernel: CpuKernel) -> None:
+        """All processes multiply by the library that the leader chooses, or that the run began with."""
+
+        def choose(before: str | None) -> str:
+            if before is not None and kernel.take(before):
+                return before
+            return kernel.choose(self._run.row_tokens, gradients=True)
+
+        chosen = linear_library(self._place.out, choose) if self._team.leads else ""
+        kernel.take(self._team.gather(chosen)[0])
 
     def _fitted(self) -> RunRecipe:
         """How the stage is computed; the leader decides for all what the recipe leaves open."""
@@ -216,8 +229,10 @@ class StageRun:
             )
         if held_out is None:
             return None
-        every = held_out.every(steps, step_tokens(order, corpus, self._stage))
-        announce(self._title, held_out, every, steps, corpus)
+        each = step_tokens(order, corpus, self._stage)
+        every = held_out.every(steps, each)
+        for line in told_held_out(held_out, every, steps, each, corpus):
+            say(f"{self._title}: {line}")
         return Validation(
             held_out,
             checkpoint,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -298,26 +298,30 @@ def read_validation(path: Path) -> list[HeldOutRow]:
     return [HeldOutRow(**row) for row in read_metrics(path)] if path.exists() else []
 
 
-def announce(title: str, held_out: HeldOut, every: int, steps: int, trained_on: Corpus) -> None:
-    """Say what a stage is measured on, and what of it is also trained on."""
+def told_held_out(
+    held_out: HeldOut, every: int, steps: int, step_tokens: float, trained_on: Corpus
+) -> Iterator[str]:
+    """Say what a stage is measured on, how often, and what of it is also trained on."""
     wanted, names = held_out.recipe, held_out.pictures()
     questions = f", {len(held_out.questions):,} questions" if held_out.questions else ""
     by = "accuracy, then loss" if held_out.questions else "loss"
-    say(
-        f"{title}: held out: {len(held_out.corpus):,} records, {len(names):,} pictures{questions}; measured "
-        f"every {every:,} steps; best/ is kept by {by}"
+    count = math.ceil(steps / every)
+    share = count * held_out.tokens / (count * held_out.tokens + steps * step_tokens)
+    yield (
+        f"held out: {len(held_out.corpus):,} records, {len(names):,} pictures{questions}; measured every "
+        f"{every:,} steps, {count:,} times, about {share:.1%} of the computation; best/ is kept by {by}"
     )
     if wanted.stop_after:
-        say(
-            f"{title}: stops after {wanted.stop_after} evaluations without a gain; the learning-rate "
-            f"schedule stays that of all {steps:,} steps"
+        yield (
+            f"stops after {wanted.stop_after} evaluations without a gain; the learning-rate schedule stays "
+            f"that of all {steps:,} steps"
         )
     if both := sorted(set(trained_on.pictures()).intersection(names)):
-        say(
-            f"{title}: {len(both):,} of {len(names):,} held-out pictures are also trained on, for example "
-            f"{both[0]}: held-out figures will look too good. `vistune split` splits by picture."
+        yield (
+            f"{len(both):,} of {len(names):,} held-out pictures are also trained on, for example {both[0]}: "
+            "held-out figures will look too good. `vistune split` splits by picture."
         )
     if held_out.corpus.problems:
         first = held_out.corpus.problems[0]
         count = len(held_out.corpus.problems)
-        say(f"{title}: held out: set aside: {count:,}; the first: {first.place}: {first.reason}")
+        yield f"held out: set aside: {count:,}; the first: {first.place}: {first.reason}"

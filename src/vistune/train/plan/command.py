@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import disk_usage
 
 import torch
 
-from vistune.data.corpus import load_corpus
+from vistune.data.corpus import Corpus, load_corpus
+from vistune.model.checkpoint import Checkpoint
 from vistune.progress import show
 from vistune.recipe import Recipe
 from vistune.train.check import CACHE, check_data, check_model, check_size, settle
 from vistune.train.compute import PRECISION
+from vistune.train.order import Order, count_steps
 from vistune.train.parallel import cpu_memory
 from vistune.train.plan.cost import Gpu, find_gpu
 from vistune.train.plan.dry_run import plan_stage
 from vistune.train.plan.estimate import GIB
 from vistune.train.plan.fitting import fit_run
 from vistune.train.record import check_out
+from vistune.train.validation import load_held_out, step_tokens, told_held_out
 
 
 def plan_run(
@@ -47,6 +51,7 @@ def plan_run(
     recipe = settle(recipe)
     outlined = check_model(recipe)
     model = outlined.sketch()
+    checkpoint = Checkpoint(model, outlined.tokenizer, outlined.preprocess, outlined.recipe)
     for name, stage in recipe.stages.items():
         corpus = load_corpus(
             stage,
@@ -75,9 +80,24 @@ def plan_run(
             room,
             kind,
             disk_usage(out / CACHE).free,
+            list(_held_out(recipe, name, data, images, checkpoint, corpus, out)),
         )
         for line in plan.lines():
             show(line)
+
+
+def _held_out(
+    recipe: Recipe, name: str, data: Path, images: Path, checkpoint: Checkpoint, corpus: Corpus, out: Path
+) -> Iterator[str]:
+    """Say what stage ``name`` is measured on, if its recipe names something. That needs no weights."""
+    checkpoint = checkpoint.with_recipe(template=recipe.template_of(name))
+    held_out = load_held_out(recipe, name, data, images, checkpoint, out / CACHE)
+    if held_out is None:
+        return
+    stage = recipe.stages[name]
+    order = Order(corpus.selection, corpus.groups, stage.batch_size, recipe.seed, recipe.run.share_images)
+    steps, each = count_steps(stage, len(corpus.selection)), step_tokens(order, corpus, stage)
+    yield from told_held_out(held_out, held_out.every(steps, each), steps, each, corpus)
 
 
 def _memory(gpu: Gpu | None, gpu_memory: float | None, here: int) -> int | None:

@@ -94,6 +94,7 @@ class StagePlan:
         operations, gpu: what the stage computes, and the kind of GPU to tell the time for.
         computing: how the LLM may be computed.
         notes: what else is worth knowing of the parameters.
+        held_out: what the stage is measured on, in lines.
     """
 
     name: str
@@ -117,6 +118,7 @@ class StagePlan:
     computing: Computing = PACKED
     cautions: Sequence[str] = ()
     notes: Sequence[str] = ()
+    held_out: Sequence[str] = ()
 
     def lines(self) -> Iterator[str | Text]:
         """The plan, as it is printed."""
@@ -151,6 +153,7 @@ class StagePlan:
         unseen, used = sum(file.unseen for file in self.files), sum(file.used for file in self.files)
         yield f"never seen in the whole stage: {unseen:,} of {used:,} records"
         yield f"steps: {self.steps:,} of {self.batch_size:,} samples"
+        yield from self.held_out
         yield from (f"caution: {line}" for line in self.cautions)
 
     def _verdict(self, memory: int) -> Iterator[str]:
@@ -173,6 +176,7 @@ def plan_stage(
     device_memory: int | None = None,
     gpu: Gpu | None = None,
     free: int | None = None,
+    held_out: Sequence[str] = (),
 ) -> StagePlan:
     """Count what stage ``name`` would do with ``corpus``.
 
@@ -182,6 +186,7 @@ def plan_stage(
         device_memory: bytes of one device; None: nothing is said about whether the stage fits.
         gpu: the kind of device to tell the time for.
         free: bytes that are free where the run goes.
+        held_out: what the stage is measured on, in lines.
     """
     stage, run = recipe.stages[name], recipe.run
     steps, chosen = count_steps(stage, len(corpus.selection)), corpus.selection.epoch(0)
@@ -229,6 +234,7 @@ def plan_stage(
         model.computing,
         list(cautions(corpus, steps, tokenizer)),
         [*([note] if note else []), *told_fit(run)],
+        held_out,
     )
 
 
