@@ -1,9 +1,9 @@
 """One optimizer step of a stage as one process of many takes it, on tensors without storage.
 
-What runs is the training code itself: ``set_trained``, ``set_up``, ``shard``, ``materialize``, ``make_optimizer``
-and ``optimizer_step``. torch's fake process group stands for the other processes, ``FakeTensorMode`` gives
-tensors that know their shape, and torch's ``FSDPMemTracker`` adds up what they would take. The fake device is a
-CPU, so attention is what :mod:`vistune.model.attention` does on a CPU.
+What runs is the training code itself: ``set_trained``, ``set_up``, ``shard``, ``materialize``,
+``make_optimizer`` and ``optimizer_step``. torch's fake process group stands for the other processes,
+``FakeTensorMode`` gives tensors that know their shape, and torch's ``FSDPMemTracker`` adds up what they would
+take. The fake device is a CPU, so attention is what :mod:`vistune.model.attention` does on a CPU.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def simulate(
 
 
 def make_row(model: Llava, tokens: int) -> Batch:
-    """Pack samples of one picture each, of equal length, into a row of ``tokens``, a quarter of it supervised."""
+    """Fill a row of ``tokens`` with equal samples of one picture each; a quarter of it is supervised."""
     patches, side = model.vision.patches, model.vision.image_size
     count = max(1, tokens // (patches + _TEXT))
     length = tokens // count
@@ -127,7 +127,7 @@ def make_row(model: Llava, tokens: int) -> Batch:
 class _Tracker(FSDPMemTracker):
     """Counts, too, what is communicated, and answers which numbers a fake tensor holds: ones.
 
-    Whole gradients have kinds of their own; FSDPMemTracker takes those that are not reduced yet for temporary.
+    Gradients that are not reduced yet are told apart from activations; FSDPMemTracker does so too late.
     """
 
     def __init__(self, model: Llava, optimizer: torch.optim.Optimizer) -> None:
@@ -181,8 +181,8 @@ def _fake_group(rank: int, size: int) -> Iterator[Team]:
 def _create_state(optimizer: torch.optim.Optimizer) -> None:
     """Let the optimizer make its state, as its first step does.
 
-    The first time, DTensor works out on whole tensors how an operation is spread. On a fake device these would
-    be counted as if the run held them, so what a step calls is called here.
+    The first time, DTensor works out on whole tensors how an operation is spread. The tracker would count
+    them as if the run held them, so what a step calls is called here.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in trained:

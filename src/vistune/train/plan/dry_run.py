@@ -20,8 +20,9 @@ from vistune.recipe import Recipe, StageRecipe
 from vistune.train.cautions import cautions
 from vistune.train.flops import attended_pairs
 from vistune.train.order import Order, count_steps
+from vistune.train.plan.communication import Communication, communication
 from vistune.train.plan.cost import Disk, Gpu, Work, disk_of, operations, time_lines
-from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.plan.estimate import GIB, MemoryEstimate, communicates_once, estimate_stage, remedies
 from vistune.train.plan.preview import preview
 from vistune.train.plan.sketch import set_stage
 
@@ -93,6 +94,7 @@ class StagePlan:
         operations, gpu: what the stage computes, and the kind of GPU to tell the time for.
         computing: how the LLM may be computed.
         notes: what else is worth knowing of the parameters.
+        communication: what each of several devices communicates.
     """
 
     name: str
@@ -116,6 +118,7 @@ class StagePlan:
     computing: Computing = PACKED
     cautions: Sequence[str] = ()
     notes: Sequence[str] = ()
+    communication: Communication | None = None
 
     def lines(self) -> Iterator[str | Text]:
         """The plan, as it is printed."""
@@ -124,6 +127,8 @@ class StagePlan:
         yield from (f"  {line}" for line in self.memory.lines())
         if self.device_memory is not None:
             yield from (f"  {line}" for line in self._verdict(self.device_memory))
+        if self.communication is not None:
+            yield f"  {self.communication.line()}"
         if self.gpu is not None:
             devices = self.memory.devices
             yield from (f"  {x}" for x in time_lines(self.operations, self.gpu, devices, self.precision))
@@ -201,6 +206,9 @@ def plan_stage(
     staged = copy.deepcopy(model)
     note = experts_note(model.language_model, stage.lora) if stage.lora else None
     parameters = set_stage(staged, stage)
+    once = device_memory is not None and communicates_once(
+        model, stage, run, precision, devices, device_memory
+    )
     epochs = steps / order.steps_per_epoch
     pictures = epochs * corpus.count_pictures(epoch)
     encoded = different if run.features == "cache" else pictures
@@ -227,6 +235,7 @@ def plan_stage(
         model.computing,
         list(cautions(corpus, steps, tokenizer)),
         [note] if note else [],
+        communication(staged, precision, once) if devices > 1 else None,
     )
 
 
