@@ -33,7 +33,7 @@ from vistune.model.llava import Llava
 from vistune.recipe import RunRecipe, StageRecipe
 from vistune.template import Encoded
 from vistune.train import parallel
-from vistune.train.compute import set_up
+from vistune.train.compute import PRECISION, set_up
 from vistune.train.optimizers import make_optimizer
 from vistune.train.parallel import Team, shard
 from vistune.train.placing import materialize
@@ -76,37 +76,57 @@ class Simulated:
         return sum(self.peak.values())
 
 
-def simulate(
-    make: Callable[[], Llava],
-    stage: StageRecipe,
-    run: RunRecipe,
-    precision: torch.dtype,
-    rank: int,
-    size: int,
-    rows: int,
-    once: bool,
-) -> Simulated:
-    """Take a step of ``rows`` full rows as process ``rank`` of ``size``.
+@dataclass(frozen=True)
+class Case:
+    """A stage on one process of several.
 
-    Args:
+    Attributes:
         make: gives the model on the meta device, as processes have it that read no weights.
-        once: communicate gradients once, not after each row.
+        once: communicate gradients once a step, not after each row.
     """
-    with _fake_group(rank, size) as team, FakeTensorMode() as fake:
-        model = make()
-        model.set_trained(set(stage.trains))
-        set_up(model, run, precision, getattr(torch, stage.optimizer.weights))
-        materialize(model.vision, team)
-        shard(model, team, precision, lambda part: materialize(part, team))
-        optimizer = make_optimizer(model.train(), stage)
-        batches = [_faked(make_row(model, run.row_tokens), fake) for _ in range(rows)]
-        _create_state(optimizer)
+
+    make: Callable[[], Llava]
+    stage: StageRecipe
+    run: RunRecipe
+    precision: torch.dtype
+    rank: int
+    size: int
+    rows: int
+    once: bool
+
+
+def simulate(case: Case) -> Simulated:
+    """Take a step of full rows."""
+    stage, row_tokens = case.stage, case.run.row_tokens
+    with _prepared(case) as (model, optimizer, team, fake):
+        batches = [_faked(make_row(model, row_tokens), fake) for _ in range(case.rows)]
+        optimizer.zero_grad(set_to_none=True)
         tracker = _Tracker(model, optimizer)
         tracker.track_inputs(tuple(tuple(vars(batch).values()) for batch in batches))
         with tracker:
             model.register_forward_pre_hook(lambda *_: tracker.reset_mod_stats(), prepend=True)
-            optimizer_step(model, optimizer, batches, 1.0, stage.max_gradient_norm, team, once=once)
+            optimizer_step(model, optimizer, batches, 1.0, stage.max_gradient_norm, team, once=case.once)
         return Simulated(_held(model, optimizer), tracker.peak(), tracker.communicated)
+
+
+def held(case: Case) -> dict[str, int]:
+    """Bytes that the process holds after a step, which is not computed for it."""
+    with _prepared(case) as (model, optimizer, _, _):
+        return _held(model, optimizer)
+
+
+@contextlib.contextmanager
+def _prepared(case: Case) -> Iterator[tuple[Llava, torch.optim.Optimizer, Team, FakeTensorMode]]:
+    """The model spread over the processes, its optimizer with state, and gradients."""
+    with _fake_group(case.rank, case.size) as team, FakeTensorMode() as fake:
+        model = case.make()
+        model.set_trained(set(case.stage.trains))
+        set_up(model, case.run, case.precision, PRECISION[case.stage.optimizer.weights])
+        materialize(model.vision, team)
+        shard(model, team, case.precision, lambda part: materialize(part, team))
+        optimizer = make_optimizer(model.train(), case.stage)
+        _create_state(optimizer)
+        yield model, optimizer, team, fake
 
 
 def make_row(model: Llava, tokens: int) -> Batch:
@@ -132,13 +152,14 @@ class _Tracker(FSDPMemTracker):
 
     def __init__(self, model: Llava, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model, optimizer)
-        self.communicated = 0
+        self.communicated, self._most = 0, 0
+        self._worst: dict[torch.device, dict[Any, int]] = {}
         states = [unit._get_fsdp_state() for unit in model.modules() if isinstance(unit, FSDPModule)]
         self._spread = [p for state in states for g in state._fsdp_param_groups for p in g.fsdp_params]
 
     def peak(self) -> dict[str, int]:
         """Bytes of each kind at the worst moment."""
-        (found,) = self.get_tracker_snapshot("peak").values()
+        (found,) = self._worst.values()
         return {kind: sum(found[part] for part in parts) for kind, parts in _KINDS.items()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,10 +171,11 @@ class _Tracker(FSDPMemTracker):
         return result
 
     def _update_peak_stats(self, peak_state: Any) -> None:
+        """Look at the process; at each module, too, would take twice as long."""
         now = sum(found["Total"] for found in self._curr_mem_snap.values())
-        if now > sum(self._peak_mem.values()):
+        if now > self._most:
             self._tell_gradients()
-        super()._update_peak_stats(peak_state)
+            self._most, self._worst = now, self.get_tracker_snapshot()
 
     def _tell_gradients(self) -> None:
         for parameter in self._spread:
@@ -189,7 +211,6 @@ def _create_state(optimizer: torch.optim.Optimizer) -> None:
         parameter.grad = torch.zeros_like(parameter)
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def _held(model: Llava, optimizer: torch.optim.Optimizer) -> dict[str, int]:

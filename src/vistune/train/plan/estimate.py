@@ -163,7 +163,8 @@ def _moments(
     measured = measure_activations(language_model, precision)
     elements = min(supervised * tokens * config.vocab_size, LOGITS_AT_ONCE)
     logits = elements * (3 * 4 + (precision.itemsize if precision.itemsize < 4 else 0))
-    connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
+    between = 2 * config.hidden_size if model.connector.kind == "mlp2x_gelu" else 0  # before and after GELU
+    connector = tokens * (model.vision.width + between) * precision.itemsize
     whole = run.checkpoint_activations and not count_parameters(decoder_layers(language_model))[1]
     working = tokens * precision.itemsize * (_WORKING_TRAINED if whole else _WORKING)
     begins, ends = working * _widest(language_model), working * config.hidden_size
