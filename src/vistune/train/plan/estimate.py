@@ -78,7 +78,7 @@ def estimate_stage(
         model: a :func:`sketch`; it is left as it is.
         supervised: share of a row's tokens that is trained on.
         whole_gradients: each device adds up all gradients of a step before they are communicated. Its share
-            of the sums takes their place, layer by layer, so both are never held.
+            of the sums takes their place layer by layer, so at the worst moment it holds hardly any.
     """
     model = copy.deepcopy(model)
     quantised = _linear_weights(model.language_model) if stage.lora and stage.lora.quantise else 0
@@ -91,8 +91,10 @@ def estimate_stage(
         ("weights that are frozen", weights),
         *_optimized(stage.optimizer, trained, whole_gradients),
         (_GATHERED if devices > 1 else _ONCE_MORE, gathered.throughout),
-        ("gradients of all devices' weights", _SUMMED * trained * devices if whole_gradients else 0.0),
     ]
+    if whole_gradients:
+        # Those of the layer before are being summed, and are counted there.
+        held.append(("gradients of all devices' weights", _SUMMED * trained * devices - gathered.summed))
     moments = _moments(model, run, precision, supervised, gathered)
     moment = max(moments, key=lambda items: sum(size for _, size in items))
     items = sorted(((n, s) for n, s in (*held, *moment) if s > 0), key=lambda item: -item[1])
@@ -214,12 +216,14 @@ class _Gathered:
 
     Attributes:
         throughout: in a layer's backward pass: two layers (one is computed, the next on its way), all that is
-            no layer, the head's gradient, and the last layer's gradients, which are summed in float32.
+            no layer, the head's gradient, and the gradients of the layer before, summed in float32.
+        summed: of it, these gradients.
         first: gradients of the layer, where its backward pass begins.
         layer: where it ends.
     """
 
     throughout: float
+    summed: float
     first: float
     layer: float
 
@@ -227,7 +231,7 @@ class _Gathered:
     def of(cls, model: Llava, precision: torch.dtype, devices: int, optimizer: OptimizerRecipe) -> _Gathered:
         """Count. One device makes only trained weights whole, and none that have the run's precision."""
         if devices == 1 and (precision is torch.float32 or optimizer.weights == "bfloat16"):
-            return cls(0.0, 0.0, 0.0)
+            return cls(0.0, 0.0, 0.0, 0.0)
         layers = decoder_layers(model.language_model)
         count = max(1, len(layers))
         trained, frozen = (parameters / count for parameters in count_parameters(layers))
@@ -240,8 +244,8 @@ class _Gathered:
         head = count_parameters(model.language_model.get_output_embeddings())[0]
         whole = 2 * (trained + frozen) + rest_trained + rest_frozen + head
         first = max((p.numel() for p in layers.parameters() if p.requires_grad), default=0)
-        size = precision.itemsize
-        return cls(whole * size + trained * torch.float32.itemsize, first * size, trained * size)
+        size, summed = precision.itemsize, float(_SUMMED * trained)
+        return cls(whole * size + summed, summed, first * size, trained * size)
 
 
 def _widest(language_model: Any) -> int:
