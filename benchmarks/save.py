@@ -26,12 +26,8 @@ from vistune.data.teachers.scripted import OfflineTeacher
 from vistune.data.world.write import write_world
 from vistune.recipe import RunRecipe, load_recipe
 from vistune.train.loop import read_all_metrics, train
+from vistune.train.record import processor
 from vistune.train.saves import Saves
-
-try:
-    from benchmarks.machine import processor
-except ModuleNotFoundError:  # run by its path
-    from machine import processor
 
 EVERY = 200  # steps between two saves, for the share that is told
 _PICTURES, _UNTIL_SAVE, _SAVES, _WARM_UP = 120, 8, 4, 2

@@ -165,6 +165,21 @@ def test_a_plan_says_whether_it_fits_and_what_would_help(starter):
     assert any("no single change would do" in line for line in hopeless)
 
 
+def test_a_plan_for_several_devices_tells_what_they_communicate(starter):
+    """The connector's gradients, 4 bytes each, once a step if it is known that there is room."""
+    gradients = (192 * 192 + 192) * 4 / 2**20
+
+    def told(**settings):
+        lines = [str(line) for line in plan(starter, "align", **settings).lines()]
+        return [line for line in lines if line.startswith("  communicated by each device: ")]
+
+    assert told() == []
+    (line,) = told(devices=4, device_memory=8 * GIB)
+    assert line.endswith(f"of weights a row, {gradients:.1f} MiB of gradients a step")
+    (line,) = told(devices=4)
+    assert line.endswith(f"of weights a row, {gradients:.1f} MiB of gradients a row")
+
+
 def test_a_plan_tells_of_experts_that_get_no_adapters(starter):
     with torch.device("meta"):
         mixture = copy.copy(starter)

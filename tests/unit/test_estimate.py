@@ -12,7 +12,8 @@ from vistune.model.llava import Llava
 from vistune.model.vision import VisionEncoder
 from vistune.recipe import LoraRecipe, ModelRecipe, load_recipe
 from vistune.train.plan.activations import measure_activations, measure_encoder
-from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.plan.communication import communication
+from vistune.train.plan.estimate import GIB, MemoryEstimate, communicates_once, estimate_stage, remedies
 from vistune.train.plan.sketch import set_stage, sketch
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -231,6 +232,41 @@ def test_devices_share_what_is_held(large):
     layer = sum(p.numel() for p in large.language_model.model.layers[0].parameters())
     assert item(one, "gathered") == 0 and item(eight, "gathered") > 6 * layer
     assert "each of 8 devices" in next(eight.lines())
+
+
+LAYER = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+
+
+def test_whole_gradients_stand_for_their_share_and_for_what_is_being_summed(large):
+    """In the second layer's backward pass: the layer before is being summed, the others are whole."""
+    recipe = load_recipe("llava-1.5-7b")
+    once = estimate_stage(large, recipe.stages["instruct"], recipe.run, BF16, 8, whole_gradients=True)
+    trained = sum(p.numel() for p in large.language_model.parameters()) + CONNECTOR
+    assert item(once, "gradients of all") == 4 * (trained - LAYER)
+    assert item(once, "their gradients") == 0
+    assert item(once, "gathered") == item(estimate(large, "llava-1.5-7b", "instruct", 8), "gathered")
+
+
+def test_gradients_are_communicated_once_where_a_device_has_room_for_all(large):
+    recipe = load_recipe("llava-1.5-7b")
+    needed = estimate_stage(large, recipe.stages["instruct"], recipe.run, BF16, 8, whole_gradients=True).total
+    for memory, once in ((needed / 0.9 + 1, True), (needed / 0.9 - 1e6, False)):
+        told = communicates_once(large, recipe.stages["instruct"], recipe.run, BF16, 8, int(memory))
+        assert told == once
+
+
+def test_layers_are_gathered_twice_a_row_and_the_rest_once():
+    """In bfloat16, whether they are trained or not; gradients are summed in float32."""
+    model = seven_billion()
+    for name, trained in (("align", CONNECTOR), ("instruct", None)):
+        set_stage(model, load_recipe("llava-1.5-7b").stages[name])
+        trained = trained or CONNECTOR + sum(p.numel() for p in model.language_model.parameters())
+        every = sum(p.numel() for p in model.parameters())
+        for once in (True, False):
+            found = communication(model, BF16, once)
+            assert found.weights == 2 * (every + 32 * LAYER)
+            assert found.step(3) == 3 * found.weights + (1 if once else 3) * 4 * trained
+            assert found.line().endswith("a step" if once else "a row")
 
 
 def test_four_bits_are_a_quarter_of_sixteen_and_a_little(large):

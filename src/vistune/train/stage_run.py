@@ -37,7 +37,7 @@ from vistune.train.optimizers import make_optimizer
 from vistune.train.order import Order, count_steps, digest, mixed_seed
 from vistune.train.parallel import Team, shard
 from vistune.train.placing import materialize, structure
-from vistune.train.plan.estimate import estimate_stage
+from vistune.train.plan.estimate import communicates_once
 from vistune.train.plan.fitting import fit_run, told_fit
 from vistune.train.plan.sketch import sketch
 from vistune.train.record import linear_library
@@ -157,9 +157,8 @@ class StageRun:
             return False
         fits = False
         if self._team.leads:
-            model, size = sketch(self._recipe.model), self._team.size
-            found = estimate_stage(model, self._stage, self._run, self._precision, size, whole_gradients=True)
-            fits = found.fits(self._team.memory)
+            model, team = sketch(self._recipe.model), self._team
+            fits = communicates_once(model, self._stage, self._run, self._precision, team.size, team.memory)
         return self._team.gather(fits)[0]
 
     def _move(self, model: Llava) -> None:

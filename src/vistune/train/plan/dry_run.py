@@ -20,8 +20,9 @@ from vistune.recipe import Recipe, StageRecipe
 from vistune.train.cautions import cautions
 from vistune.train.flops import attended_pairs
 from vistune.train.order import Order, count_steps
+from vistune.train.plan.communication import Communication, communication
 from vistune.train.plan.cost import Disk, Gpu, Work, disk_of, operations, time_lines
-from vistune.train.plan.estimate import GIB, MemoryEstimate, estimate_stage, remedies
+from vistune.train.plan.estimate import GIB, MemoryEstimate, communicates_once, estimate_stage, remedies
 from vistune.train.plan.fitting import told_fit
 from vistune.train.plan.preview import preview
 from vistune.train.plan.sketch import set_stage
@@ -95,6 +96,7 @@ class StagePlan:
         computing: how the LLM may be computed.
         notes: what else is worth knowing of the parameters.
         held_out: what the stage is measured on, in lines.
+        communication: what each of several devices communicates.
     """
 
     name: str
@@ -119,6 +121,7 @@ class StagePlan:
     cautions: Sequence[str] = ()
     notes: Sequence[str] = ()
     held_out: Sequence[str] = ()
+    communication: Communication | None = None
 
     def lines(self) -> Iterator[str | Text]:
         """The plan, as it is printed."""
@@ -127,6 +130,8 @@ class StagePlan:
         yield from (f"  {line}" for line in self.memory.lines())
         if self.device_memory is not None:
             yield from (f"  {line}" for line in self._verdict(self.device_memory))
+        if self.communication is not None:
+            yield f"  {self.communication.line()}"
         if self.gpu is not None:
             devices = self.memory.devices
             yield from (f"  {x}" for x in time_lines(self.operations, self.gpu, devices, self.precision))
@@ -198,7 +203,10 @@ def plan_stage(
     padding = padding_avoided(*arrays, stage.batch_size, epoch, run.row_tokens, recipe.seed, rows)
     supervised = int(corpus.supervised[chosen].sum())
     share = supervised / max(1, padding.packed)
-    memory = estimate_stage(model, stage, run, precision, devices, share)
+    once = False
+    if devices > 1 and device_memory is not None:
+        once = communicates_once(model, stage, run, precision, devices, device_memory)
+    memory = estimate_stage(model, stage, run, precision, devices, share, whole_gradients=once)
     helpful: list[str] = []
     if device_memory is not None and not memory.fits(device_memory):
         helpful = list(remedies(model, stage, run, precision, devices, device_memory))
@@ -235,6 +243,7 @@ def plan_stage(
         list(cautions(corpus, steps, tokenizer)),
         [*([note] if note else []), *told_fit(run)],
         held_out,
+        communication(staged, precision, once) if devices > 1 else None,
     )
 
 

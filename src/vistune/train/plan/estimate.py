@@ -31,10 +31,12 @@ _SMALLEST = OptimizerRecipe(kind="adamw_8bit", weights="bfloat16", offload=False
 _SUMMED = 4  # bytes of a gradient in float32
 _SUPERVISED = 0.25  # share of a row's tokens, where the data do not tell
 _WORKING = 4  # tensors as wide as a layer's widest that its backward pass holds; measured
+_WORKING_TRAINED = 3  # of a checkpointed layer that is trained: what its weights needed is free by then
 _USABLE = 0.9  # of a device; the rest is CUDA's own, and lost between blocks
 
 _ENCODER = "activations of the vision encoder"
 _GATHERED, _ONCE_MORE = "layers gathered from all devices", "layers of trained weights once more, in bfloat16"
+_OF_LAYER = "gradients of a layer, before they are summed"
 
 _Moment: TypeAlias = tuple[tuple[str, float], ...]  # what is held for the row that is computed
 
@@ -75,7 +77,8 @@ def estimate_stage(
     Args:
         model: a :func:`sketch`; it is left as it is.
         supervised: share of a row's tokens that is trained on.
-        whole_gradients: each device adds up all gradients of a step before they are communicated.
+        whole_gradients: each device adds up all gradients of a step before they are communicated. Its share
+            of the sums takes their place layer by layer, so at the worst moment it holds hardly any.
     """
     model = copy.deepcopy(model)
     quantised = _linear_weights(model.language_model) if stage.lora and stage.lora.quantise else 0
@@ -83,23 +86,38 @@ def estimate_stage(
     trained = sum(trained for trained, _ in counts.values()) / devices
     frozen = sum(frozen for _, frozen in counts.values()) - quantised
     weights = (frozen * precision.itemsize + quantised * _NF4) / devices
+    gathered = _Gathered.of(model, precision, devices, stage.optimizer)
     held = [
         ("weights that are frozen", weights),
-        *_optimized(stage.optimizer, trained),
-        (_GATHERED if devices > 1 else _ONCE_MORE, _gathered(model, precision, devices, stage.optimizer)),
-        ("gradients of all devices' weights", _SUMMED * trained * devices if whole_gradients else 0.0),
+        *_optimized(stage.optimizer, trained, whole_gradients),
+        (_GATHERED if devices > 1 else _ONCE_MORE, gathered.throughout),
     ]
-    moments = _moments(model, run, precision, supervised)
+    if whole_gradients:
+        # Those of the layer before are being summed, and are counted there.
+        held.append(("gradients of all devices' weights", _SUMMED * trained * devices - gathered.summed))
+    moments = _moments(model, run, precision, supervised, gathered)
     moment = max(moments, key=lambda items: sum(size for _, size in items))
     items = sorted(((n, s) for n, s in (*held, *moment) if s > 0), key=lambda item: -item[1])
     return MemoryEstimate(tuple(items), devices)
 
 
-def _optimized(optimizer: OptimizerRecipe, trained: float) -> Iterator[tuple[str, float]]:
-    """What is held for ``trained`` parameters."""
+def communicates_once(
+    model: Llava, stage: StageRecipe, run: RunRecipe, precision: torch.dtype, devices: int, memory: int
+) -> bool:
+    """Return whether each of ``devices``, of ``memory`` bytes, has room for all gradients of a step, so that
+    they are communicated once, and not after every row.
+
+    Args:
+        model: as :func:`estimate_stage` takes it.
+    """
+    return estimate_stage(model, stage, run, precision, devices, whole_gradients=True).fits(memory)
+
+
+def _optimized(optimizer: OptimizerRecipe, trained: float, whole: bool) -> Iterator[tuple[str, float]]:
+    """What is held for ``trained`` parameters, but for ``whole`` gradients."""
     weight = WEIGHT[optimizer.weights]
     yield f"weights that are trained, in {optimizer.weights}", weight * trained
-    yield "their gradients", weight * trained
+    yield "their gradients", 0.0 if whole else weight * trained
     yield "AdamW's two moments", 0.0 if optimizer.offload else MOMENTS[optimizer.kind] * trained
 
 
@@ -136,31 +154,38 @@ def _changes(
             yield f"{count} devices (torchrun --nproc-per-node)", stage, run, count
 
 
-def _moments(model: Llava, run: RunRecipe, precision: torch.dtype, supervised: float) -> Iterator[_Moment]:
-    """The moments of a step at which most may be held."""
+def _moments(
+    model: Llava, run: RunRecipe, precision: torch.dtype, supervised: float, gathered: _Gathered
+) -> Iterator[_Moment]:
+    """The moments of a step at which most may be held: at the logits, where a layer's backward pass begins,
+    where it ends, and in the encoder."""
     language_model = model.language_model
     config = language_model.config.get_text_config()
     layers, tokens = config.num_hidden_layers, run.row_tokens
     measured = measure_activations(language_model, precision)
     elements = min(supervised * tokens * config.vocab_size, LOGITS_AT_ONCE)
     logits = elements * (3 * 4 + (precision.itemsize if precision.itemsize < 4 else 0))
-    connector = tokens * (model.vision.width + 2 * config.hidden_size) * precision.itemsize
-    working = _WORKING * tokens * _widest(language_model) * precision.itemsize
+    between = 2 * config.hidden_size if model.connector.kind == "mlp2x_gelu" else 0  # before and after GELU
+    connector = tokens * (model.vision.width + between) * precision.itemsize
+    whole = run.checkpoint_activations and not count_parameters(decoder_layers(language_model))[1]
+    working = tokens * precision.itemsize * (_WORKING_TRAINED if whole else _WORKING)
+    begins, ends = working * _widest(language_model), working * config.hidden_size
     name = f"activations of a row of {tokens:,} tokens"
     encoder = _encoder(model.vision, run, precision)
+    layer = tokens * measured.layer
+    others = connector + tokens * (measured.kept - measured.layer)
+    kept = others + layer  # until the backward pass
     if run.checkpoint_activations:
-        boundaries = tokens * layers * measured.boundary + connector
-        yield _moment(name, boundaries, logits, encoder)
-        yield _moment(name, boundaries + tokens * measured.layer + working, 0.0, encoder)
-    else:
-        kept = tokens * measured.kept + connector
-        yield _moment(name, kept, logits, encoder)
-        yield _moment(name, kept + working, 0.0, encoder)
+        others = kept = connector + tokens * layers * measured.boundary
+    yield _moment(name, kept, logits, encoder, 0.0)
+    yield _moment(name, others + layer + begins, 0.0, encoder, gathered.first)
+    yield _moment(name, others + ends, 0.0, encoder, gathered.layer)
     yield ((_ENCODER, encoder + _vision(model.vision, tokens, precision)),)
 
 
-def _moment(name: str, activations: float, logits: float, encoder: float) -> _Moment:
-    return (name, activations), ("logits, where an answer stands", logits), (_ENCODER, encoder)
+def _moment(name: str, activations: float, logits: float, encoder: float, gradients: float) -> _Moment:
+    answers = "logits, where an answer stands"
+    return (name, activations), (answers, logits), (_ENCODER, encoder), (_OF_LAYER, gradients)
 
 
 def _encoder(vision: VisionEncoder, run: RunRecipe, precision: torch.dtype) -> float:
@@ -185,25 +210,42 @@ def _linear_weights(language_model: Any) -> int:
     return sum(m.weight.numel() for m in linear)
 
 
-def _gathered(model: Llava, precision: torch.dtype, devices: int, optimizer: OptimizerRecipe) -> float:
-    """Whole on each device: two layers (one is computed, the next on its way), all that is no layer, and the
-    gradients of what is trained of one layer and of that, which are summed in float32.
+@dataclass(frozen=True)
+class _Gathered:
+    """Bytes that each device holds whole for a while.
 
-    One device makes only trained weights whole, and none that have the precision of the run already.
+    Attributes:
+        throughout: in a layer's backward pass: two layers (one is computed, the next on its way), all that is
+            no layer, the head's gradient, and the gradients of the layer before, summed in float32.
+        summed: of it, these gradients.
+        first: gradients of the layer, where its backward pass begins.
+        layer: where it ends.
     """
-    if devices == 1 and (precision is torch.float32 or optimizer.weights == "bfloat16"):
-        return 0.0
-    layers = decoder_layers(model.language_model)
-    count = max(1, len(layers))
-    trained, frozen = (parameters / count for parameters in count_parameters(layers))
-    all_trained, all_frozen = count_parameters(model)
-    trained_rest, frozen_rest = all_trained - trained * count, all_frozen - frozen * count
-    if model.vision.trained:  # its layers are gathered one at a time, too, and are smaller than a decoder's
-        trained_rest -= count_parameters(model.vision.layers)[0]
-    if devices == 1:
-        frozen = frozen_rest = 0.0
-    weights = 2 * (trained + frozen) + trained_rest + frozen_rest
-    return (weights + trained + trained_rest) * precision.itemsize + trained * torch.float32.itemsize
+
+    throughout: float
+    summed: float
+    first: float
+    layer: float
+
+    @classmethod
+    def of(cls, model: Llava, precision: torch.dtype, devices: int, optimizer: OptimizerRecipe) -> _Gathered:
+        """Count. One device makes only trained weights whole, and none that have the run's precision."""
+        if devices == 1 and (precision is torch.float32 or optimizer.weights == "bfloat16"):
+            return cls(0.0, 0.0, 0.0, 0.0)
+        layers = decoder_layers(model.language_model)
+        count = max(1, len(layers))
+        trained, frozen = (parameters / count for parameters in count_parameters(layers))
+        all_trained, all_frozen = count_parameters(model)
+        rest_trained, rest_frozen = all_trained - trained * count, all_frozen - frozen * count
+        if model.vision.trained:  # its layers are gathered one at a time, too, and are smaller
+            rest_trained -= count_parameters(model.vision.layers)[0]
+        if devices == 1:
+            frozen = rest_frozen = 0.0
+        head = count_parameters(model.language_model.get_output_embeddings())[0]
+        whole = 2 * (trained + frozen) + rest_trained + rest_frozen + head
+        first = max((p.numel() for p in layers.parameters() if p.requires_grad), default=0)
+        size, summed = precision.itemsize, float(_SUMMED * trained)
+        return cls(whole * size + summed, summed, first * size, trained * size)
 
 
 def _widest(language_model: Any) -> int:
