@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test test-lowest test-python lint format clean
+.PHONY: setup quickstart test test-lowest test-python peers lint format clean
 
 setup: $(READY)
 
@@ -41,6 +41,18 @@ test-python: setup
 		.venvs/$$version/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \
 		.venvs/$$version/bin/python -m pytest $(TORCHLESS) || exit 1; \
 	done
+
+# TRL, which benchmarks/train_step.py measures us against, apart from our own environment.
+PEERS := .venvs/trl/.ready
+peers: $(PEERS)
+
+# torch first and alone: its pinned version must be the one that everything else is resolved against.
+$(PEERS): constraints-peers.txt
+	$(PYTHON) -m venv .venvs/trl
+	.venvs/trl/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt torch
+	.venvs/trl/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
+		trl pillow
+	touch $(PEERS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

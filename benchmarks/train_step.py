@@ -1,6 +1,7 @@
-"""Training steps, side by side: vistune's packed trees against transformers' Trainer with a padding collator.
+"""Training steps, side by side: vistune's packed trees against transformers' Trainer and TRL's SFTTrainer.
 
     python benchmarks/train_step.py --json FILE [--samples 64] [--rounds 2] [--patches 576]
+    make peers    # once: TRL's virtual environment, .venvs/trl
 
 Same weights (a random LLaVA of some 18 million parameters), same samples, fp32, batches of 8.
 Each variant runs in a process of its own, in turn, ``--rounds`` times; a ratio is that of the medians over
@@ -8,6 +9,9 @@ rounds of samples/s. Keys:
 
 - ``speedup_vs_padded``: against ``Trainer`` with samples in random order, each batch padded to its longest;
 - ``speedup_vs_length_grouped``: against the same with batches of like lengths;
+- ``speedup_vs_trl``: against TRL's ``SFTTrainer``, which pads batches, too (``benchmarks/peers/sft.py`` lists
+  its settings); ``trl``: the versions it ran with; ``trl_loss_relative_error``: |ours - theirs| / ours, of
+  the loss of one batch of 8; above 1e-4 the benchmark stops. Without TRL's environment, all three are null;
 - ``stage1_speedup``: stage 1, one caption a picture, the connector alone trained, against ``Trainer`` on the
   same frozen model, length-grouped or padded, whichever is faster;
 - ``bound_vs_padded``: the operations of the padded steps over those of ours, both counted as they are
@@ -30,12 +34,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,9 +47,12 @@ import torch
 from torch import Tensor
 
 from vistune.conversation import IGNORE_INDEX
+from vistune.data.batch import Batch
 from vistune.data.mix import Mix
 from vistune.data.pack import shared_length
+from vistune.data.preprocess import Preprocessor
 from vistune.errors import Problem
+from vistune.model.checkpoint import Checkpoint, load_checkpoint
 from vistune.model.cpu_linear import Library
 from vistune.model.hf import llava_state, to_llava
 from vistune.model.llava import Llava
@@ -61,13 +66,20 @@ from vistune.train.record import processor
 from vistune.train.stage import optimizer_step
 
 try:
-    from benchmarks.models import VOCABULARY, random_model
+    from benchmarks.models import CLIP_MEAN, CLIP_STD, VOCABULARY, random_model
+    from benchmarks.peers.given import BATCH, padded, set_trained, settings
+    from benchmarks.peers.timed import timed
+    from benchmarks.peers.trl import PYTHON, Trl, as_row, missing, write_task
 except ModuleNotFoundError:  # run by its path
-    from models import VOCABULARY, random_model
+    from models import CLIP_MEAN, CLIP_STD, VOCABULARY, random_model
+    from peers.given import BATCH, padded, set_trained, settings
+    from peers.timed import timed
+    from peers.trl import PYTHON, Trl, as_row, missing, write_task
 
-IMAGE, BATCH = 3, 8
+IMAGE = 2  # as in the tokenizer of ``starter``, which TRL's checkpoint folder gets
+LOSS_TOLERANCE = 1e-4
 ALONE = Team(0, 1, torch.device("cpu"), distributed=False)
-MODEL = ModelRecipe(vision="random", llm="random")
+MODEL = ModelRecipe(vision="random", llm="random", template="short")
 PARTS = {"instruct": ("connector", "llm"), "align": ("connector",)}
 SHARES = {"conversation": 58, "detail": 23, "reasoning": 77}
 DIALOGUES_A_PICTURE = 1.94
@@ -191,35 +203,18 @@ def run_theirs(
     from transformers import Trainer, TrainingArguments
 
     ours = make_model(patches)
-    ours.set_trained(set(PARTS[stage]))
-    whole = as_transformers(ours).train()
-    for name, weight in whole.named_parameters():
-        weight.requires_grad_("linear_1" in name or (stage == "instruct" and "language_model" in name))
-    if stage == "instruct":
-        whole.lm_head.requires_grad_(True)
-    size = ours.vision.image_size
+    whole, size = as_transformers(ours).train(), ours.vision.image_size
+    set_trained(whole, stage)
     del ours
-    arguments = TrainingArguments(
-        folder,
-        per_device_train_batch_size=BATCH,
-        num_train_epochs=1,
-        learning_rate=1e-4,
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        use_cpu=True,
-        save_strategy="no",
-        report_to=[],
-        logging_strategy="no",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        train_sampling_strategy="group_by_length" if grouped else "random",
+    strategy = "group_by_length" if grouped else "random"
+    arguments = TrainingArguments(**settings(folder), train_sampling_strategy=strategy)
+    rows = [{**as_row(sample), "length": len(sample.ids)} for sample in samples]
+    trainer = Trainer(
+        whole,
+        arguments,
+        data_collator=lambda rows: padded(rows, lambda name: pixels_of(name, size)),  # type: ignore[arg-type]
+        train_dataset=rows,  # type: ignore[arg-type]
     )
-    rows = [
-        {"input_ids": s.ids, "labels": s.labels, "picture": s.pictures[0], "length": len(s.ids)}
-        for s in samples
-    ]
-    trainer = Trainer(whole, arguments, data_collator=lambda rows: padded(rows, size), train_dataset=rows)  # type: ignore[arg-type]
     return lambda: trainer.train() and None
 
 
@@ -232,21 +227,51 @@ def as_transformers(model: Llava) -> Any:
         return LlavaForConditionalGeneration.from_pretrained(folder)
 
 
-def padded(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Tensor]:
-    longest = max(len(row["input_ids"]) for row in rows)
+def prepare_trl(
+    python: Path, folder: Path, arguments: argparse.Namespace
+) -> tuple[Trl | None, dict[str, Any]]:
+    """Return TRL as a peer of stage ``instruct``, and its figures but the speed; None if it is not installed.
 
-    def fill(key: str, value: int) -> Tensor:
-        return torch.tensor([row[key] + [value] * (longest - len(row[key])) for row in rows])
+    Exits if TRL's first loss is not ours.
+    """
+    if (reason := missing(python)) is not None:
+        print(reason, file=sys.stderr)
+        return None, {"trl": None, "trl_loss_relative_error": None}
+    samples = make_samples("instruct", arguments.samples, arguments.patches, arguments.question_first)
+    model = make_model(arguments.patches)
+    size = model.vision.image_size
+    checkpoint = Checkpoint(
+        model, load_checkpoint("starter").tokenizer, Preprocessor(size, CLIP_MEAN, CLIP_STD), MODEL
+    )
+    write_task(folder, checkpoint, samples, lambda name: pixels_of(name, size))
+    peer = Trl(python, folder)
+    theirs = peer.run(BATCH)
+    error = loss_error(first_loss(model, samples[:BATCH], arguments.row_tokens), theirs["loss"])
+    return peer, {"trl": theirs["versions"], "trl_loss_relative_error": error}
 
-    ids = fill("input_ids", 0)
-    mask = torch.tensor([[1] * len(r["input_ids"]) + [0] * (longest - len(r["input_ids"])) for r in rows])
-    pixels = torch.stack([pixels_of(row["picture"], size) for row in rows])
-    return {
-        "input_ids": ids,
-        "labels": fill("labels", IGNORE_INDEX),
-        "attention_mask": mask,
-        "pixel_values": pixels,
-    }
+
+def loss_error(ours: float, theirs: float) -> float:
+    """Return the relative difference of two losses; exit if it is above ``LOSS_TOLERANCE``, or no number."""
+    error = abs(ours - theirs) / ours
+    if not error <= LOSS_TOLERANCE:
+        sys.exit(f"trl: its first loss is {theirs}, ours {ours}: it does not compute the same.")
+    return error
+
+
+def first_loss(model: Llava, samples: list[Encoded], row_tokens: int) -> float:
+    """Return the mean loss over the supervised tokens of ``samples``, one step's."""
+    with torch.no_grad():
+        total = sum(float(model(batch)) for batch in one_step(model, samples, row_tokens))
+    return total / sum(sample.supervised for sample in samples)
+
+
+def one_step(model: Llava, samples: list[Encoded], row_tokens: int) -> list[Batch]:
+    """Return what our step computes for ``samples``, which fill one batch or less."""
+    corpus = Memory(samples)
+    order = Order(corpus.selection, corpus.groups, len(samples), 0, share=True)
+    pictures = Noise(model.vision.image_size)
+    loader = Loader(corpus, order, pictures, ALONE, IMAGE, row_tokens, True)  # type: ignore[arg-type]
+    return loader.prepare(0)
 
 
 def measure(variant: str, stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -263,12 +288,7 @@ def measure(variant: str, stage: str, arguments: argparse.Namespace) -> dict[str
             work = run_theirs(stage, samples, patches, variant == "grouped", folder)
         if arguments.count:
             return {"flops": count_flops(work)}
-        before = resident()
-        start = time.perf_counter()
-        work()
-        seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"samples_per_second": count / seconds, "memory_mib": peak - before, **told}
+        return {**timed(work, count), **told}
 
 
 def count_flops(work: Callable[[], None]) -> int:
@@ -303,26 +323,16 @@ def count_flops(work: Callable[[], None]) -> int:
     return int(counter.get_total_flops())
 
 
-def resident() -> float:
-    """MiB that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
 def gradient_error(patches: int, row_tokens: int) -> float:
     samples = make_samples("instruct", BATCH, patches, 0.25)
     ours = make_model(patches).train()
     whole = as_transformers(ours).train()
     ours.set_trained({"connector", "llm"})
-    corpus = Memory(samples)
-    order = Order(corpus.selection, corpus.groups, BATCH, 0, share=True)
-    pictures = Noise(ours.vision.image_size)
-    loader = Loader(corpus, order, pictures, ALONE, IMAGE, row_tokens, True)  # type: ignore[arg-type]
-    for batch in loader.prepare(0):
+    for batch in one_step(ours, samples, row_tokens):
         (ours(batch) / sum(s.supervised for s in samples)).backward()
-    rows = [{"input_ids": s.ids, "labels": s.labels, "picture": s.pictures[0]} for s in samples]
+    rows, size = [as_row(sample) for sample in samples], ours.vision.image_size
     whole.requires_grad_(True)
-    whole(**padded(rows, ours.vision.image_size)).loss.backward()
+    whole(**padded(rows, lambda name: pixels_of(name, size))).loss.backward()
     theirs = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
     pairs = [(ours.connector.layers[0].weight, theirs["model.multi_modal_projector.linear_1.weight"])]
     pairs += [
@@ -352,15 +362,21 @@ def run_one(variant: str, stage: str, arguments: argparse.Namespace, *more: str)
 
 
 def compare(
-    stage: str, variants: Sequence[str], arguments: argparse.Namespace
+    stage: str, variants: Sequence[str], arguments: argparse.Namespace, trl: Trl | None = None
 ) -> dict[str, dict[str, float]]:
-    """Medians over rounds; ``other_kernel`` is ours by the library that ours does not choose."""
+    """Return medians over rounds, in which the variants take turns.
+
+    ``other_kernel`` is ours by the library that ours does not choose. ``trl`` is a variant if it is given.
+    """
+    variants = [*variants, *(["trl"] if trl else [])]
     found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
     for _ in range(arguments.rounds):
         for variant in variants:
             if variant == "other_kernel":
                 other = "mkl" if found["ours"][-1]["linear_kernel"] == "onednn" else "onednn"
                 found[variant].append(run_one("ours", stage, arguments, "--library", other))
+            elif variant == "trl" and trl:
+                found[variant].append(trl.run())
             else:
                 found[variant].append(run_one(variant, stage, arguments))
     return {
@@ -380,11 +396,13 @@ def count_work(stage: str, arguments: argparse.Namespace) -> dict[str, int]:
     }
 
 
-def ratios(timed: dict[str, dict[str, dict[str, Any]]], work: dict[str, dict[str, int]]) -> dict[str, float]:
+def ratios(
+    times: dict[str, dict[str, dict[str, Any]]], work: dict[str, dict[str, int]]
+) -> dict[str, float | None]:
     """The figures that compare variants."""
     speed = {
         stage: {variant: row["samples_per_second"] for variant, row in rows.items()}
-        for stage, rows in timed.items()
+        for stage, rows in times.items()
     }
     instruct, align = speed["instruct"], speed["align"]
     faster = max(("padded", "grouped"), key=lambda variant: align[variant])
@@ -394,13 +412,14 @@ def ratios(timed: dict[str, dict[str, dict[str, Any]]], work: dict[str, dict[str
     return {
         "speedup_vs_padded": instruct["ours"] / instruct["padded"],
         "speedup_vs_length_grouped": instruct["ours"] / instruct["grouped"],
+        "speedup_vs_trl": instruct["ours"] / instruct["trl"] if "trl" in instruct else None,
         "stage1_speedup": align["ours"] / align[faster],
         "bound_vs_padded": bounds["padded"],
         "bound_vs_length_grouped": bounds["grouped"],
         "stage1_bound": work["align"][faster] / work["align"]["ours"],
         "bound_reached": instruct["ours"] / instruct["padded"] / bounds["padded"],
         "speedup_vs_other_kernel": instruct["ours"] / instruct["other_kernel"],
-        "memory_ratio": timed["instruct"]["ours"]["memory_mib"] / timed["instruct"]["padded"]["memory_mib"],
+        "memory_ratio": times["instruct"]["ours"]["memory_mib"] / times["instruct"]["padded"]["memory_mib"],
     }
 
 
@@ -416,6 +435,7 @@ def main() -> None:
     parser.add_argument(
         "--question-first", type=float, default=0.0, help="share of samples that cannot share their picture"
     )
+    parser.add_argument("--trl", type=Path, default=PYTHON, help="Python of a virtual environment with TRL")
     parser.add_argument("--one", choices=["ours", "padded", "grouped"], help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=list(PARTS), default="instruct", help=argparse.SUPPRESS)
     parser.add_argument("--library", choices=["mkl", "onednn"], help=argparse.SUPPRESS)
@@ -425,15 +445,19 @@ def main() -> None:
         print(json.dumps(measure(arguments.one, arguments.stage, arguments)))
         return
     variants = ("ours", "other_kernel", "padded", "grouped")
-    timed = {stage: compare(stage, variants, arguments) for stage in PARTS}
+    with tempfile.TemporaryDirectory() as folder:
+        trl, checked = prepare_trl(arguments.trl, Path(folder), arguments)
+        instruct = compare("instruct", variants, arguments, trl)
+    times = {"instruct": instruct, "align": compare("align", variants, arguments)}
     work = {stage: count_work(stage, arguments) for stage in PARTS}
     figures = {
-        **ratios(timed, work),
+        **ratios(times, work),
+        **checked,
         "gradient_relative_error": gradient_error(arguments.patches, arguments.row_tokens),
-        **timed,
+        **times,
         "flops": work,
         "cpu": processor(),
-        "linear_kernel": timed["instruct"]["ours"]["linear_kernel"],
+        "linear_kernel": times["instruct"]["ours"]["linear_kernel"],
         "samples": arguments.samples,
         "patches": arguments.patches,
         "row_tokens": arguments.row_tokens,
