@@ -34,8 +34,11 @@ TORCHLESS ?= tests/unit
 test-python: setup
 	$(VENV)/bin/python tools/torchless.py > .venvs-requirements.txt
 	for version in $(PYTHONS); do \
-		found=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
-		if [ -z "$$found" ] || ! $$found -c ''; then echo "python$$version: not installed, skipped"; continue; fi; \
+		found=; \
+		for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+			if $$python -c '' 2>/dev/null; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then echo "python$$version: not installed, skipped"; continue; fi; \
 		$$found -m venv .venvs/$$version && \
 		.venvs/$$version/bin/python -m pip install --quiet --disable-pip-version-check -r .venvs-requirements.txt && \
 		.venvs/$$version/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \

@@ -20,10 +20,10 @@ def main() -> None:
     """Read ``pyproject.toml`` next to this folder."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    wanted = [*project["project"]["dependencies"], "pytest>=8.0", "hypothesis>=6.100"]
+    wanted = [*project["project"]["dependencies"], "pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"]
     wanted += [requirement for extra in sorted(_TESTS) for requirement in extras[extra]]
     for requirement in wanted:
-        if re.split(r"[<>=\[]", requirement)[0] not in _NEED_TORCH:
+        if re.split(r"[<>=\[;]", requirement)[0] not in _NEED_TORCH:
             print(requirement)
 
 
