@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# One thread computes, here and in the processes that tests begin: models are tiny, and on a busy machine
+# threads that share small products wait for each other many times as long as they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
