@@ -362,6 +362,7 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_errors_end_nothing(tiny_world
         assert stopped == whole[1 : 1 + len(stopped)] and len(stopped) < len(whole) - 1
         terminal.type("/image nowhere.png\n")
         assert "nowhere.png: picture is missing" in terminal.until("> ")
+        time.sleep(1)  # the prompt is shown a moment before it is waited at
         terminal.process.send_signal(signal.SIGINT)  # at the prompt
         terminal.until("/quit or Ctrl-D ends.")
         terminal.until("> ")
